@@ -1,0 +1,87 @@
+"""exflow: which documented Exchange data path each captured conversation is, and why.
+
+    import classifier
+    result = classifier.classify("trace.pcapng", inventory="hosts.toml")
+    result.to_pandas()
+    print(result[7].explain())
+
+The house, in the order in which its rooms may import each other:
+
+    errors limits model fields   the exceptions, every bound, the nouns, every column
+    packets sources/ headers     captures and links -> batches of packets -> their headers, in columns
+    conversations streams        headers -> the table of conversations and the first bytes of each direction
+    inspectors/                  one protocol a file: bytes -> evidence
+    endpoints rulebook           which port was handed out for what, when; what signatures/ say
+    matching hosts verdicts      evidence x rulebook -> one label, or the reason why there is none
+    audit                        labels x documentation -> findings
+    result pipeline              what comes out, and the only module that knows the order of the steps
+    arrow tables lines records   Arrow and Parquet; pandas; JSON lines, CSV, the terminal
+    report deep                  HTML; the deep look at one conversation with scapy and pyshark
+    cli                          the command
+
+Importing the package loads none of them: each name below arrives with its first use.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from classifier.errors import ExflowError, UsageError
+    from classifier.pipeline import Settings
+    from classifier.result import Conversation, Result
+
+    AnyPath = str | os.PathLike[str]
+
+__all__ = ["Conversation", "ExflowError", "Result", "Settings", "UsageError", "classify"]
+
+_HOME: Final = {
+    "Conversation": "classifier.result",
+    "ExflowError": "classifier.errors",
+    "Result": "classifier.result",
+    "Settings": "classifier.pipeline",
+    "UsageError": "classifier.errors",
+}
+
+
+def classify(
+    *captures: AnyPath,
+    inventory: AnyPath | None = None,
+    signatures: AnyPath | None = None,
+    endpoint_map: AnyPath | None = None,
+    jobs: int = 2,
+) -> Result:
+    """Classify one capture set: every conversation in it, with its label or the reason why it has none.
+
+    captures: files, folders (the captures in them) or "-" (standard input), taken together in time order.
+    inventory: TOML of the hosts that the user knows. signatures: folder to use instead of the shipped one.
+    endpoint_map: JSON lines of ports learnt in earlier runs, read and added to. jobs: threads that read at a time.
+    Raises UsageError for a missing input or a broken signature. A damaged capture raises nothing: what is
+    whole is in the result, what is not in its `damages`.
+    """
+    from classifier.pipeline import Settings, run
+
+    settings = Settings(
+        inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map), jobs=jobs
+    )
+    return run([os.fspath(capture) for capture in captures], settings, None)
+
+
+def _path(value: AnyPath | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module when it is first asked for (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

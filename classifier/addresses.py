@@ -1,0 +1,66 @@
+"""Addresses as two 64-bit words ⇄ numbers ⇄ text: each distinct address of a run once."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_V4_MAPPED: Final = 0xFFFF
+
+
+@njit(cache=True, nogil=True)
+def _intern(
+    rows: NDArray[np.void], count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
+    high: NDArray[np.uint64], low: NDArray[np.uint64],
+) -> int:  # fmt: skip
+    """Number the addresses of conversations in order of appearance. Returns how many there are."""
+    size = 16
+    while size < 4 * count:
+        size *= 2
+    slots, mask, known = np.zeros(size, np.int32), size - 1, 0
+    for index in range(2 * count):
+        row = rows[index // 2]
+        word_high, word_low = (row.b_high, row.b_low) if index & 1 else (row.a_high, row.a_low)
+        mixed = (word_low ^ (word_high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+        slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
+        while slots[slot] != 0 and (high[slots[slot] - 1] != word_high or low[slots[slot] - 1] != word_low):
+            slot = (slot + 1) & mask
+        if slots[slot] == 0:
+            high[known], low[known] = word_high, word_low
+            known += 1
+            slots[slot] = known
+        if index & 1:
+            codes_b[index // 2] = slots[slot] - 1
+        else:
+            codes_a[index // 2] = slots[slot] - 1
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """texts: distinct addresses; a, b: int32, number of each conversation's two addresses."""
+
+    texts: list[str]
+    a: NDArray[np.int32]
+    b: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.void], count: int) -> Addresses:
+        """The addresses of the first count conversations (`conversations.CONVERSATION` records)."""
+        a, b = np.empty(count, np.int32), np.empty(count, np.int32)
+        high, low = np.empty(2 * count, np.uint64), np.empty(2 * count, np.uint64)
+        known = int(_intern(rows, count, a, b, high, low))
+        texts = [text(*words) for words in zip(high[:known].tolist(), low[:known].tolist(), strict=True)]
+        return cls(texts, a, b)
+
+
+def text(high: int, low: int) -> str:
+    """An address as people write it (RFC 5952 for IPv6)."""
+    if high == 0 and low >> 32 == _V4_MAPPED:
+        return f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
+    return str(ipaddress.IPv6Address(high << 64 | low))

@@ -1,0 +1,310 @@
+"""Everything known of a run's conversations → the columns of `fields`, whole columns at a time.
+
+Owns how a fact is worded in a record; decides nothing. Values that many conversations share are made
+once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.community_id import community_ids
+from classifier.conversations import STATES, connection_states
+from classifier.endpoints import Announcement
+from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
+from classifier.headers import TCP, Encapsulations
+from classifier.hosts import Known
+from classifier.inspectors.base import Evidence, Interface, Place
+from classifier.labelling import Distinct, Labels, Resolution, Scene
+from classifier.limits import MAX_SIGNS
+from classifier.matching import telling_signs
+from classifier.model import ORIENTATIONS
+from classifier.packets import Frames, Interfaces
+from classifier.rulebook import Rulebook
+from classifier.streams import SENT_FIN
+from classifier.verdicts import Decision
+
+
+def of_scene(
+    scene: Scene,
+    labels: Labels,
+    resolved: dict[int, Resolution],
+    known: list[Known],
+    interfaces: Interfaces,
+    frames: Frames,
+    encapsulations: Encapsulations,
+) -> dict[str, Column]:
+    """All columns of `fields.FIELDS`, in their order."""
+    return {
+        **_identity(scene, interfaces, frames),
+        **_counts(scene),
+        **_encapsulation(scene, encapsulations),
+        "protocol": _of_evidence(scene, lambda evidence: evidence.protocol),
+        "rpc_interfaces": _rpc_interfaces(scene, frames),
+        "resolved_by": _resolved_by(scene, resolved, frames),
+        **_label(labels),
+        "authentication": _of_evidence(scene, lambda evidence: evidence.authentication),
+        "encryption": _of_evidence(scene, lambda evidence: evidence.encryption),
+        "tls_version": _of_evidence(scene, lambda evidence: evidence.tls_version),
+        "tls_sni": _of_evidence(scene, lambda evidence: evidence.tls_sni),
+        "ja4": _of_evidence(scene, lambda evidence: evidence.ja4),
+        "findings": Coded(np.zeros(scene.table.count, np.int32), [[]]),
+        "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
+        "evidence": _evidence(scene, labels, resolved, known, frames),
+    }
+
+
+# ---- who, when, how much -----------------------------------------------------------------------
+
+
+def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str, Column]:
+    count = scene.table.count
+    rows = scene.table.rows[:count]
+    texts: list[Any] = scene.addresses.texts
+    return {
+        "id": Numbers(np.arange(1, count + 1, dtype=np.int64)),
+        "community_id": Texts(community_ids(scene.table.rows, count)),
+        "file": Coded((rows["first_frame"] // frames.BLOCK).astype(np.int32), list(frames.files)),
+        "first_frame": Numbers(rows["first_frame"] % frames.BLOCK),
+        "last_frame": Numbers(rows["last_frame"] % frames.BLOCK),
+        "start": Times(rows["start"].copy(), interfaces.digits[rows["interface"]]),
+        "end": Times(rows["end"].copy(), interfaces.digits[rows["last_interface"]]),
+        "transport": Coded((rows["protocol"] != TCP).astype(np.int32), ["tcp", "udp"]),
+        "client_ip": Coded(scene.sides.client, texts),
+        "client_port": Numbers(scene.sides.client_port),
+        "server_ip": Coded(scene.sides.server, texts),
+        "server_port": Numbers(scene.sides.server_port),
+        "orientation": Coded(scene.orientation.method.astype(np.int32), list(ORIENTATIONS)),
+    }
+
+
+def _counts(scene: Scene) -> dict[str, Column]:
+    count, flows, client = scene.table.count, scene.table.store.flows, scene.orientation.client
+    asked, answered = 2 * np.arange(count) + client, 2 * np.arange(count) + 1 - client
+    missed = sum(_missed(flows[side]) for side in (asked, answered))
+    return {
+        "packets_to_server": Numbers(flows["packets"][asked]),
+        "packets_to_client": Numbers(flows["packets"][answered]),
+        "bytes_to_server": Numbers(flows["bytes"][asked]),
+        "bytes_to_client": Numbers(flows["bytes"][answered]),
+        "conn_state": Coded(connection_states(scene.table, client.astype(np.int64)), list(STATES)),
+        "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
+        "missed_bytes": Numbers(np.asarray(missed, np.int64)),
+    }
+
+
+def _missed(flows: NDArray[np.void]) -> NDArray[np.int64]:
+    """Gaps, and what the peer acknowledged beyond the last byte seen (a FIN counts as one in its numbers)."""
+    fin = (flows["flags"] & SENT_FIN) != 0
+    beyond = flows["acknowledged"] - flows["next_offset"] - fin
+    return flows["missed"] + np.maximum(beyond, 0)
+
+
+def _encapsulation(scene: Scene, encapsulations: Encapsulations) -> dict[str, Column]:
+    used, codes = np.unique(scene.table.rows["encapsulation"][: scene.table.count], return_inverse=True)
+    return {
+        "vlan": Coded(codes.astype(np.int32), [encapsulations.vlans(int(stack)) for stack in used]),
+        "tunnel": Coded(codes.astype(np.int32), [encapsulations.tunnels(int(stack)) for stack in used]),
+    }
+
+
+# ---- what was read ------------------------------------------------------------------------------
+
+
+def _of_evidence(scene: Scene, take: Callable[[Evidence], str | None]) -> Coded:
+    """A column that each distinct evidence has one value for."""
+    values = Distinct[str | None]()
+    codes = [values.code(take(entry) if isinstance(entry, Evidence) else None) for entry in scene.inspection.found]
+    return Coded(np.array(codes, np.int32)[scene.inspection.codes], list(values.values))
+
+
+def short_name(rulebook: Rulebook, uuid: str, version: str) -> str | None:
+    """The name that signatures give to an interface."""
+    interface = rulebook.interface(uuid, version)
+    return interface.name if interface else None
+
+
+def _rpc_interfaces(scene: Scene, frames: Frames) -> Framed:
+    """Values by evidence; a frame for each of its interfaces by conversation."""
+    values = [
+        [_interface(scene.rulebook, interface, i) for i, interface in enumerate(entry.interfaces)]
+        if isinstance(entry, Evidence)
+        else []
+        for entry in scene.inspection.found
+    ]
+    seen = [
+        (index, i, interface.place)
+        for index, evidence in scene.with_evidence(lambda entry: entry.interfaces)
+        for i, interface in enumerate(evidence.interfaces)
+    ]
+    return Framed(scene.inspection.codes, values, _located(scene, frames, seen))
+
+
+def _located(scene: Scene, frames: Frames, seen: Sequence[tuple[int, int, Place]]) -> NDArray[np.int64]:
+    """Frame numbers by conversation and hole: of each (conversation, hole, place)."""
+    holes = 1 + max((hole for _, hole, _ in seen), default=-1)
+    numbers = np.zeros((scene.table.count, holes), np.int64)
+    if seen:
+        indexes, columns, places = zip(*seen, strict=True)
+        numbers[list(indexes), list(columns)] = scene.inspection.locate(indexes, places).frames % frames.BLOCK
+    return numbers
+
+
+def _interface(rulebook: Rulebook, interface: Interface, hole: int) -> dict[str, Any]:
+    return {
+        "uuid": interface.uuid,
+        "version": interface.version,
+        "name": short_name(rulebook, interface.uuid, interface.version),
+        "accepted": interface.accepted,
+        "frame": Hole(hole),
+    }
+
+
+def _resolved_by(scene: Scene, resolved: dict[int, Resolution], frames: Frames) -> Framed:
+    codes, places = np.zeros(scene.table.count, np.int32), np.zeros((scene.table.count, 2), np.int64)
+    values = Distinct[tuple[Any, ...] | None]()
+    values.code(None)
+    for index, (best, _) in resolved.items():
+        learnt = best.conversation >= 0
+        named = (best.kind, best.uuid or None, short_name(scene.rulebook, best.uuid, best.version) if best.uuid else None)
+        codes[index] = values.code((*named, frames.file(best.frame) if learnt else None))
+        places[index] = frames.number(best.frame), best.conversation + 1
+    return Framed(codes, [None if value is None else _resolution(*value) for value in values.values], places)
+
+
+def _resolution(kind: str, uuid: str | None, name: str | None, file: str | None) -> dict[str, Any]:
+    seen = file is not None
+    return {
+        "kind": kind,
+        "uuid": uuid,
+        "name": name,
+        "frame": Hole(0) if seen else None,
+        "file": file,
+        "conversation": Hole(1) if seen else None,
+    }
+
+
+# ---- the label ------------------------------------------------------------------------------------
+
+
+def _of_decision(labels: Labels, take: Callable[[Decision], Any]) -> Coded:
+    return Coded(labels.codes, [take(decision) for decision in labels.decisions])
+
+
+def _label(labels: Labels) -> dict[str, Column]:
+    return {
+        "data_paths": _of_decision(labels, lambda decision: list(decision.data_paths)),
+        "data_path": _of_decision(labels, lambda decision: decision.data_path),
+        "client_role": _of_decision(labels, lambda decision: decision.client_role),
+        "server_role": _of_decision(labels, lambda decision: decision.server_role),
+        "exchange_versions": _of_decision(labels, lambda decision: list(decision.exchange_versions)),
+        "certainty": _of_decision(labels, lambda decision: decision.certainty),
+        "absence": _of_decision(labels, lambda decision: decision.absence),
+    }
+
+
+# ---- what the label stands on -----------------------------------------------------------------------
+
+Item = tuple[str, str, str, Place | str | None]
+"""kind, field, value, and what shows it: a place in the payload, `FIRST`, `ANNOUNCED`, or no frame at all."""
+
+FIRST: Final = "the conversation's first frame"
+ANNOUNCED: Final = "the frame of the announcement"
+
+_MOST_ITEMS: Final = 2 * MAX_SIGNS
+
+
+def _evidence(
+    scene: Scene, labels: Labels, resolved: dict[int, Resolution], known: list[Known], frames: Frames
+) -> Framed:
+    """For each labelled conversation, the facts its decision names as its basis."""
+    texts = Distinct[tuple[tuple[str, str, str, str | None], ...]]()
+    codes, templates = np.full(scene.table.count, texts.code(()), np.int32), _Templates(scene, labels, known)
+    labelled = np.array([decision.certainty is not None for decision in labels.decisions], np.bool_)
+    seen: list[tuple[int, int, Place]] = []
+    fixed: list[tuple[int, int, int]] = []
+    for index in np.flatnonzero(labelled[labels.codes]).tolist() if len(labelled) else []:
+        best = resolved[index].best if index in resolved else None
+        first = int(scene.table.rows["first_frame"][index])
+        own = frames.file(first)
+        other = frames.file(best.frame) if best is not None and best.conversation >= 0 else None
+        named = []
+        for hole, (kind, field, value, at) in enumerate(templates.items(index, best)):
+            if isinstance(at, Place):
+                seen.append((index, hole, at))
+            elif at is not None:
+                fixed.append((index, hole, first if at is FIRST or best is None else best.frame))
+            named.append((kind, field, value, None if at is None else other if at is ANNOUNCED else own))
+        codes[index] = texts.code(tuple(named))
+    located = _located(scene, frames, seen)
+    places = np.zeros((scene.table.count, max(map(len, texts.values))), np.int64)
+    places[:, : located.shape[1]] = located
+    for index, hole, frame in fixed:
+        places[index, hole] = frames.number(frame)
+    return Framed(codes, [_worded(value) for value in texts.values], places)
+
+
+def _worded(items: Iterable[tuple[str, str, str, str | None]]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "field": field, "value": value, "frame": None if file is None else Hole(i), "file": file}
+        for i, (kind, field, value, file) in enumerate(items)
+    ]
+
+
+@dataclass(slots=True)
+class _Templates:
+    """The items of each distinct combination of evidence, decision, announcement, roles and port."""
+
+    scene: Scene
+    labels: Labels
+    known: list[Known]
+    _made: dict[tuple[Any, ...], list[Item]] = field(default_factory=dict)
+
+    def items(self, index: int, best: Announcement | None) -> list[Item]:
+        """What a labelled conversation's label stands on. best: what its port was handed out by."""
+        sides = self.scene.sides
+        hosts = self.known[sides.client[index]], self.known[sides.server[index]]
+        port = f"{sides.server_port[index]}/{self.scene.transport(index)}"
+        said = None if best is None else (best.kind, best.uuid, best.version, best.conversation >= 0)
+        key = (self.scene.inspection.codes[index], self.labels.codes[index], said, hosts, port)
+        items = self._made.get(key)
+        if items is None:
+            items = self._made[key] = list(self._make(index, best, hosts, port))[:_MOST_ITEMS]
+        return items
+
+    def _make(self, index: int, best: Announcement | None, hosts: tuple[Known, Known], port: str) -> Iterator[Item]:
+        basis, evidence = self.labels[index].basis, self.scene.inspection.evidence(index)
+        if best is not None and "resolved" in basis:
+            name = _title(self.scene.rulebook, best.uuid, best.version)
+            yield "announcement", best.kind, name, ANNOUNCED if best.conversation >= 0 else None
+        if evidence is not None:
+            yield from _payload_items(self.scene.rulebook, evidence)
+        if "port" in basis or (evidence is None and best is None):
+            yield "port", "server_port", port, FIRST
+        if "roles" in basis:
+            for side, host in zip(("client_role", "server_role"), hosts, strict=True):
+                yield from (("inventory", side, role, None) for role in sorted(host.roles))
+
+
+def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[Item]:
+    yield "payload", "protocol", evidence.protocol, evidence.place
+    for interface in evidence.interfaces:
+        answer = {True: "accepted", False: "refused", None: "no answer seen"}[interface.accepted]
+        name = _title(rulebook, interface.uuid, interface.version)
+        yield "interface", "rpc.interface", f"{name} {answer}", interface.place
+    for query in evidence.queries:
+        yield "query", "rpc.asked", _title(rulebook, query.uuid, query.version), query.place
+    for sign in evidence.signs:
+        if sign.field.startswith("rpc.auth") or telling_signs(rulebook, [(sign.field, sign.value)]):
+            yield "sign", sign.field, sign.value, sign.place
+
+
+def _title(rulebook: Rulebook, uuid: str, version: str) -> str:
+    """An interface for people: its name, and the UUID to search for."""
+    name = short_name(rulebook, uuid, version)
+    return f"{name} ({uuid} v{version})" if name else f"{uuid} v{version}" if uuid else ""

@@ -1,0 +1,382 @@
+"""The table of conversations: who talked to whom, how much, how it began and ended.
+
+One row a conversation, two flows (directions) a row, first bytes of each flow in `streams`. The table is
+filled by one compiled pass over batches; everything that users see of it is derived afterwards on arrays.
+Knows ports only as numbers, except for one thing: conversations with the endpoint mapper are kept whole.
+
+Sources: RFC 9293 (TCP); Zeek's connection states (Zeek manual, conn.log); Community ID v1
+(github.com/corelight/community-id-spec).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from classifier.fragments import Completed
+from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns
+from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
+from classifier.packets import PacketBatch
+from classifier.streams import (
+    BASED, PAYLOAD, SEEN, SENT_FIN, SENT_RST, SENT_SYN, SENT_SYN_ACK, STARTED, TRUNCATED,
+    Store, distance, keep_payload, segment_arrived, start_of_stream,
+)  # fmt: skip
+
+CONVERSATION: Final = np.dtype(
+    [
+        ("a_high", np.uint64), ("a_low", np.uint64), ("b_high", np.uint64), ("b_low", np.uint64),
+        ("first_frame", np.int64), ("last_frame", np.int64), ("start", np.int64), ("end", np.int64),
+        ("duplicates", np.int64),
+        ("encapsulation", np.int32), ("interface", np.int32), ("last_interface", np.int32),
+        ("a_port", np.uint16), ("b_port", np.uint16), ("protocol", np.uint8), ("first_flow", np.uint8),
+    ],
+    align=True,
+)  # fmt: skip
+"""a is the endpoint with the smaller (address, port): flow 2i goes from a to b, flow 2i + 1 from b to a."""
+
+# Counters of a table.
+USED, IGNORED, DROPPED = 0, 1, 2
+
+FAR: Final = 1 << 30
+"""A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _key_slot(a_high: int, a_low: int, b_high: int, b_low: int, ports: int, mask: int) -> int:
+    multiplier = np.uint64(0x9E3779B97F4A7C15)
+    value = (a_low ^ (a_high * multiplier)) * multiplier
+    value ^= value >> np.uint64(32)
+    value = (value ^ b_low ^ (b_high * multiplier)) * multiplier
+    value ^= value >> np.uint64(29)
+    value = (value ^ np.uint64(ports)) * multiplier
+    value ^= value >> np.uint64(32)
+    return np.int64(value & np.uint64(mask))
+
+
+@njit(cache=True, nogil=True)
+def rehash(rows: NDArray[np.void], count: int, slots: NDArray[np.int32]) -> None:
+    """Enter the newest conversation of each key into empty slots."""
+    mask = len(slots) - 1
+    for index in range(count):
+        row = rows[index]
+        ports = (np.int64(row.a_port) << 24) | (np.int64(row.b_port) << 8) | np.int64(row.protocol)
+        slot = _key_slot(row.a_high, row.a_low, row.b_high, row.b_low, ports, mask)
+        while slots[slot] != 0 and not _same_key(rows[slots[slot] - 1], row):
+            slot = (slot + 1) & mask
+        slots[slot] = index + 1
+
+
+@njit(cache=True, nogil=True)
+def _same_key(one: np.void, other: np.void) -> bool:
+    return (
+        one.a_low == other.a_low
+        and one.b_low == other.b_low
+        and one.a_port == other.a_port
+        and one.b_port == other.b_port
+        and one.protocol == other.protocol
+        and one.a_high == other.a_high
+        and one.b_high == other.b_high
+    )
+
+
+@njit(cache=True, nogil=True)
+def _begins_anew(flow: np.void, peer: np.void, flags: int, sequence: int, acknowledgement: int) -> bool:
+    """Whether a SYN or SYN-ACK opens a new conversation on the same ports."""
+    following = np.uint32(sequence + 1)
+    if flags & ACK:
+        if flow.flags & SENT_SYN_ACK and flow.initial_sequence == np.uint32(sequence):
+            return False
+        if peer.flags & SENT_SYN and np.uint32(peer.initial_sequence + 1) == np.uint32(acknowledgement):
+            return False
+        return flow.flags & (SENT_SYN_ACK | PAYLOAD | SENT_FIN) != 0
+    if flow.flags & SENT_SYN:
+        return flow.initial_sequence != np.uint32(sequence)
+    if flow.flags & SEEN:  # came before its own SYN: reordered by the capture, or another connection's rest
+        first = np.uint32(np.int64(flow.next_sequence) - flow.next_offset)
+        return not (0 <= distance(first, following) < 65_536 and flow.packets < 16)
+    if peer.flags & SENT_SYN_ACK:
+        return flow.next_sequence != following
+    return peer.flags & SENT_SYN == 0
+
+
+@njit(cache=True, nogil=True)
+def _is_copy(flow: np.void, digest: int, time: int) -> bool:
+    """Whether a mirror delivered this very packet a moment ago; remembers it. See limits.SPAN_WINDOW_NS."""
+    tick = np.int64(np.uint64(time) >> np.uint64(20)) & 0xFFFF
+    span = (SPAN_WINDOW_NS >> 20) + 1
+    mark = np.uint64(digest) & np.uint64(0xFFFF_FFFF_FFFF_0000)
+    for recent in (flow.recent0, flow.recent1, flow.recent2, flow.recent3):
+        if recent & np.uint64(0xFFFF_FFFF_FFFF_0000) == mark:
+            passed = (tick - np.int64(recent & np.uint64(0xFFFF))) & 0xFFFF
+            if passed <= span or passed >= 0x10000 - span:
+                return True
+    flow.recent3, flow.recent2, flow.recent1 = flow.recent2, flow.recent1, flow.recent0
+    flow.recent0 = mark | np.uint64(tick)
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _tcp(flow: np.void, peer: np.void, flags: int, sequence: int, acknowledgement: int) -> int:
+    """Follow the sequence numbers of one segment; returns the sequence number of its first payload byte."""
+    following = np.int64(np.uint32(sequence + 1)) if flags & SYN else np.int64(sequence)
+    if flags & SYN:
+        flow.flags |= SENT_SYN_ACK if flags & ACK else SENT_SYN
+        flow.initial_sequence = sequence
+        start_of_stream(flow, following)
+    elif flow.flags & BASED == 0:
+        flow.next_sequence = following
+        flow.flags |= BASED
+    if flags & ACK and not flags & RST:
+        if flags & SYN:
+            start_of_stream(peer, acknowledgement)
+        elif peer.flags & BASED == 0:
+            peer.next_sequence = acknowledgement
+            peer.flags |= BASED
+        ahead = distance(acknowledgement, peer.next_sequence)
+        if ahead < FAR:
+            peer.acknowledged = max(peer.acknowledged, peer.next_offset + ahead)
+    if flags & RST and not (flow.flags & peer.flags & SENT_FIN):
+        flow.flags |= SENT_RST
+    if flags & FIN:
+        flow.flags |= SENT_FIN
+    return following
+
+
+@njit(cache=True, nogil=True)
+def fill(
+    data: NDArray[np.uint8],
+    time: NDArray[np.int64],
+    wire: NDArray[np.int32],
+    interface: NDArray[np.int32],
+    first_frame: int,
+    start: int,
+    count: int,
+    headers: HeaderColumns,
+    rows: NDArray[np.void],
+    slots: NDArray[np.int32],
+    counters: NDArray[np.int64],
+    store: Store,
+    of_row: NDArray[np.int32],
+) -> int:
+    """Enter the packets from row start on. Returns the row it stopped at because the table is full, or count.
+
+    of_row[row] gets the conversation's index, -1 if the packet counts for none.
+    """
+    (protocol, source_high, source_low, target_high, target_low, source_port, target_port, flags_of,
+     sequence_of, acknowledgement_of, payload, payload_captured, payload_length, encapsulation, digest) = headers  # fmt: skip
+    mask = len(slots) - 1
+    for row in range(start, count):
+        kind = np.int64(protocol[row])
+        of_row[row] = -1
+        if kind != TCP and kind != UDP:
+            counters[IGNORED] += 1
+            continue
+        a_high, a_low, a_port = source_high[row], source_low[row], np.int64(source_port[row])
+        b_high, b_low, b_port = target_high[row], target_low[row], np.int64(target_port[row])
+        side = 0
+        if a_high > b_high or (
+            a_high == b_high and (a_low > b_low or (a_low == b_low and a_port > b_port))
+        ):
+            a_high, a_low, a_port, b_high, b_low, b_port = b_high, b_low, b_port, a_high, a_low, a_port
+            side = 1
+        ports = (a_port << 24) | (b_port << 8) | kind
+        slot = _key_slot(a_high, a_low, b_high, b_low, ports, mask)
+        index = -1
+        while slots[slot] != 0:
+            seen = rows[slots[slot] - 1]
+            if (
+                seen.a_low == a_low and seen.b_low == b_low and seen.a_port == a_port and seen.b_port == b_port
+                and seen.protocol == kind and seen.a_high == a_high and seen.b_high == b_high
+            ):  # fmt: skip
+                index = slots[slot] - 1
+                break
+            slot = (slot + 1) & mask
+        flags, sequence, acknowledgement = (
+            np.int64(flags_of[row]), np.int64(sequence_of[row]), np.int64(acknowledgement_of[row])
+        )  # fmt: skip
+        if index >= 0:
+            if kind == TCP:
+                if flags & SYN and _begins_anew(
+                    store.flows[2 * index + side], store.flows[2 * index + 1 - side], flags, sequence, acknowledgement
+                ):
+                    index = -1
+            elif abs(time[row] - rows[index].end) > UDP_TIMEOUT_NS:
+                index = -1
+        if index < 0:
+            index = counters[USED]
+            if index == len(rows):
+                if index < MAX_CONVERSATIONS:
+                    return row
+                counters[DROPPED] += 1
+                continue
+            counters[USED] += 1
+            slots[slot] = index + 1
+            fresh = rows[index]
+            fresh.a_high, fresh.a_low, fresh.a_port = a_high, a_low, a_port
+            fresh.b_high, fresh.b_low, fresh.b_port = b_high, b_low, b_port
+            fresh.protocol, fresh.first_flow = kind, side
+            fresh.first_frame, fresh.start = first_frame + row, time[row]
+            fresh.encapsulation, fresh.interface = encapsulation[row], interface[row]
+        of_row[row] = index
+        conversation = rows[index]
+        flow, peer = store.flows[2 * index + side], store.flows[2 * index + 1 - side]
+        conversation.last_frame, conversation.end = first_frame + row, time[row]
+        conversation.last_interface = interface[row]
+        if _is_copy(flow, digest[row], time[row]):
+            conversation.duplicates += 1
+            continue
+        flow.packets += 1
+        flow.bytes += wire[row]
+        flow.flags |= SEEN
+        length = np.int64(payload_length[row])
+        if kind == TCP:
+            sequence = _tcp(flow, peer, flags, sequence, acknowledgement)
+            if length == 0:
+                continue
+            offset = segment_arrived(flow, store, sequence, length)
+            if offset < -FAR:
+                continue
+        else:
+            flow.flags |= STARTED
+            offset = flow.next_offset
+            flow.next_offset += length
+        flow.flags |= PAYLOAD
+        captured = min(np.int64(payload_captured[row]), length)
+        if captured < length:
+            flow.flags |= TRUNCATED
+            flow.missed += length - captured
+        if captured > 0:
+            keep_payload(
+                data, payload[row], captured, offset, first_frame + row, time[row], kind, a_port, b_port,
+                store, 2 * index + side,
+            )  # fmt: skip
+    return count
+
+
+@dataclass(slots=True)
+class ConversationTable:
+    """All conversations of a run.
+
+    rows: CONVERSATION records, `count` of them in use; store: the flows' records and first bytes.
+    """
+
+    rows: NDArray[np.void] = field(default_factory=lambda: np.zeros(8192, CONVERSATION))
+    store: Store = field(default_factory=lambda: Store.empty(2 * 8192))
+    _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1 << 15, np.int32))
+    _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    _of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @property
+    def count(self) -> int:
+        """Conversations so far."""
+        return int(self._counters[USED])
+
+    @property
+    def ignored_packets(self) -> int:
+        """Packets that are no TCP or UDP (or cut before their ports)."""
+        return int(self._counters[IGNORED])
+
+    @property
+    def dropped_packets(self) -> int:
+        """Packets of conversations beyond limits.MAX_CONVERSATIONS."""
+        return int(self._counters[DROPPED])
+
+    def add(
+        self, batch: PacketBatch, headers: HeaderColumns, data: NDArray[np.uint8], completed: list[Completed]
+    ) -> None:
+        """Enter a batch. data: the batch's bytes, with reassembled datagrams behind them; completed: their rows."""
+        if len(self._of_row) < batch.count:
+            self._of_row = np.empty(batch.count, np.int32)
+        packets, row = batch.columns, 0
+        while True:
+            row = int(
+                fill(
+                    data, packets.time, packets.wire, packets.interface, batch.first_frame, row, batch.count,
+                    headers, self.rows, self._slots, self._counters, self.store, self._of_row,
+                )  # fmt: skip
+            )
+            if row >= batch.count:
+                break
+            self._grow()
+        for datagram in completed:
+            self._count_fragments(datagram, headers)
+
+    def _count_fragments(self, datagram: Completed, headers: HeaderColumns) -> None:
+        """Give the earlier fragments of a datagram to the conversation that its last one was entered in."""
+        index = int(self._of_row[datagram.row])
+        if index < 0:
+            return
+        row = self.rows[index]
+        source = (headers.source_high[datagram.row], headers.source_low[datagram.row], headers.source_port[datagram.row])
+        side = 0 if source == (row["a_high"], row["a_low"], row["a_port"]) else 1
+        self.store.flows["packets"][2 * index + side] += datagram.frames_before
+        self.store.flows["bytes"][2 * index + side] += datagram.wire_before
+        row["first_frame"] = min(row["first_frame"], datagram.first_frame)
+
+    def _grow(self) -> None:
+        """Twice the rows, flows and slots."""
+        rows = np.zeros(2 * len(self.rows), CONVERSATION)
+        rows[: len(self.rows)] = self.rows
+        self.rows = rows
+        self.store = self.store.grown(2 * len(rows))
+        self._slots = np.zeros(2 * len(self._slots), np.int32)
+        rehash(self.rows, self.count, self._slots)
+
+
+STATES: Final[tuple[str | None, ...]] = (
+    "S0", "S1", "SF", "REJ", "S2", "S3", "RSTO", "RSTR", "RSTOS0", "RSTRH", "SH", "SHR", "OTH", None,
+)  # fmt: skip
+"""Zeek's connection states, as the Zeek manual lists them for conn.log; None for UDP."""
+
+# States of one endpoint, after Zeek's TCP analyzer.
+_INACTIVE, _PARTIAL, _SYN_SENT, _SYN_ACK_SENT, _ESTABLISHED, _CLOSED, _RESET = range(7)
+
+
+def _endpoint_states(flags: NDArray[np.int64], peer: NDArray[np.int64]) -> NDArray[np.int64]:
+    """State that each endpoint was last in, from what it and its peer sent."""
+
+    def sent(bit: int) -> NDArray[np.bool_]:
+        return (flags & bit) != 0
+
+    syn, syn_ack = sent(SENT_SYN), sent(SENT_SYN_ACK)
+    met = (syn & ((peer & SENT_SYN_ACK) != 0)) | (syn_ack & ((peer & SENT_SYN) != 0))
+    return np.select(
+        [sent(SENT_RST), sent(SENT_FIN), met, syn_ack, syn, sent(SEEN)],
+        [_RESET, _CLOSED, _ESTABLISHED, _SYN_ACK_SENT, _SYN_SENT, _PARTIAL],
+        _INACTIVE,
+    )
+
+
+def connection_states(table: ConversationTable, client: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Zeek's conn_state of each conversation as index into STATES.
+
+    client: int64, 0 or 1: which flow of each conversation the client sends (0: from a to b).
+    """
+    index = np.arange(table.count)
+    flags = table.store.flows["flags"].astype(np.int64)
+    asked, answered = flags[2 * index + client], flags[2 * index + 1 - client]
+    asker, answerer = _endpoint_states(asked, answered), _endpoint_states(answered, asked)
+    no_asker, no_answerer = asker <= _PARTIAL, answerer <= _PARTIAL
+    no_bytes = ((asked | answered) & PAYLOAD) == 0
+    refused = (asker == _SYN_SENT) | (asker == _SYN_ACK_SENT) | ((asker == _RESET) & no_bytes)
+    table_of_states = (
+        (table.rows["protocol"][: table.count] != TCP, None),
+        ((answerer == _RESET) & refused, "REJ"),
+        ((answerer == _RESET) & no_asker, "RSTRH"),
+        (answerer == _RESET, "RSTR"),
+        ((asker == _RESET) & no_answerer, "RSTOS0"),
+        (asker == _RESET, "RSTO"),
+        ((asker == _CLOSED) & (answerer == _CLOSED), "SF"),
+        ((asker == _CLOSED) & no_answerer, "SH"),
+        (asker == _CLOSED, "S2"),
+        ((answerer == _CLOSED) & no_asker, "SHR"),
+        (answerer == _CLOSED, "S3"),
+        ((asker == _SYN_SENT) & (answerer == _INACTIVE), "S0"),
+        ((asker == _ESTABLISHED) & (answerer == _ESTABLISHED), "S1"),
+    )
+    conditions, names = zip(*table_of_states, strict=True)
+    return np.select(conditions, [STATES.index(name) for name in names], STATES.index("OTH")).astype(np.int32)

@@ -1,0 +1,239 @@
+"""Which conversations are read by the inspectors, once for each distinct dialogue.
+
+Most conversations open like others. Their first bytes are digested compiled, equal ones are grouped, and
+one of each group is read; what was found holds for the group, its frames are looked up per conversation.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from classifier import inspectors
+from classifier.conversations import ConversationTable
+from classifier.headers import TCP, UDP
+from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
+from classifier.limits import MIB
+from classifier.orientation import Orientation
+from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, locate, read_stream
+
+BLOCK: Final = 2048
+"""Conversations whose bytes are put together at a time."""
+
+
+@njit(cache=True, nogil=True)
+def _mix(state: np.uint64, value: np.uint64) -> np.uint64:
+    state = (state ^ value) * np.uint64(0xD6E8FEB86659FD93)
+    return state ^ (state >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def _digest_flow(store: Store, number: int, one: np.uint64, two: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Two 64-bit digests, keyed by their initial values, of a flow's kept segments as they arrived."""
+    flow = store.flows[number]
+    segment = np.int64(flow.first_segment)
+    while segment != 0:
+        piece = store.segments[segment - 1]
+        head = np.uint64(piece.offset - flow.start_offset) ^ (np.uint64(piece.length) << np.uint64(40))
+        one, two = _mix(one, head), _mix(two, head)
+        p, end = piece.arena, piece.arena + piece.length
+        while p < end:
+            word = np.uint64(0)
+            for _ in range(min(8, end - p)):
+                word = (word << np.uint64(8)) | np.uint64(store.arena[p])
+                p += 1
+            one, two = _mix(one, word), _mix(two, word + np.uint64(0x9E3779B97F4A7C15))
+        segment = np.int64(piece.next)
+    return one, two
+
+
+@njit(cache=True, nogil=True)
+def _group(
+    store: Store,
+    chosen: NDArray[np.int64],
+    client: NDArray[np.int8],
+    kinds: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    group_of: NDArray[np.int32],
+    first: NDArray[np.int64],
+) -> int:
+    """Number the chosen conversations by what they hold. Returns how many groups there are.
+
+    kinds: what besides the bytes must be equal; key: two secret words; group_of: gets each one's group;
+    first: gets the first conversation of each group.
+    """
+    size = 16
+    while size < 2 * len(chosen):
+        size *= 2
+    slots, mask = np.zeros(size, np.int32), size - 1
+    ones, twos = np.empty(len(chosen), np.uint64), np.empty(len(chosen), np.uint64)
+    groups = 0
+    for i in range(len(chosen)):
+        index = chosen[i]
+        one, two = _mix(key[0], np.uint64(kinds[i])), _mix(key[1], np.uint64(kinds[i]))
+        one, two = _digest_flow(store, 2 * index + client[index], one, two)
+        one, two = _mix(one, np.uint64(1)), _mix(two, np.uint64(1))
+        one, two = _digest_flow(store, 2 * index + 1 - client[index], one, two)
+        slot = np.int64(one & np.uint64(mask))
+        while slots[slot] != 0:
+            group = slots[slot] - 1
+            if ones[group] == one and twos[group] == two:
+                break
+            slot = (slot + 1) & mask
+        if slots[slot] == 0:
+            slots[slot] = groups + 1
+            ones[groups], twos[groups], first[groups] = one, two, index
+            groups += 1
+        group_of[i] = slots[slot] - 1
+    return groups
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    store: Store, numbers: NDArray[np.int64], tcp: NDArray[np.bool_], starts: NDArray[np.int64], out: NDArray[np.uint8]
+) -> int:
+    """Copy the bytes of flows whose segments lie in order and without holes into out, one behind the other.
+
+    starts[i] gets where flow i begins, starts[i + 1] where it ends; -1 - that for a flow that needs putting in
+    order (nothing of it is copied). Returns how many flows were dealt with before out was full.
+    """
+    used = 0
+    starts[0] = 0
+    for i in range(len(numbers)):
+        flow = store.flows[numbers[i]]
+        segment, expected, begin, regular = np.int64(flow.first_segment), np.int64(flow.start_offset), used, True
+        while segment != 0 and regular:
+            piece = store.segments[segment - 1]
+            regular = piece.offset == expected and (tcp[i] or expected == 0)
+            if regular:
+                if used + piece.length > len(out):
+                    return i
+                out[used : used + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
+                used += piece.length
+                expected += piece.length
+            segment = np.int64(piece.next)
+        if not regular:
+            used = begin
+        starts[i + 1] = used if regular else -1 - used
+    return len(numbers)
+
+
+class Located(NamedTuple):
+    """In which frames (ordinals of the run) and when (nanoseconds) bytes were seen: int64, one for each place."""
+
+    frames: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What the inspectors found.
+
+    codes: int32, one per conversation, index into found. found: distinct answers; entry 0 is None, for
+    conversations without payload. client: int8, the orientation in which the dialogues were read.
+    """
+
+    table: ConversationTable
+    client: NDArray[np.int8]
+    codes: NDArray[np.int32]
+    found: list[Evidence | Answer | None]
+
+    def evidence(self, index: int) -> Evidence | None:
+        """The evidence of one conversation, if there is any."""
+        found = self.found[self.codes[index]]
+        return found if isinstance(found, Evidence) else None
+
+    def locate(self, indexes: Sequence[int], places: Sequence[Place]) -> Located:
+        """The frames that brought the bytes at these places, each of the conversation at the same index."""
+        index, where = np.array(indexes, np.int64), np.array(places, np.int64).reshape(-1, 2)
+        numbers = 2 * index + (self.client[index] ^ where[:, 0])
+        frames, times = locate(self.table.store, numbers, where[:, 1].copy())
+        lost = np.flatnonzero(frames < 0)
+        rows = self.table.rows[index[lost]]
+        frames[lost], times[lost] = rows["first_frame"], rows["start"]
+        return Located(frames, times)
+
+
+def inspect_all(table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32]) -> Inspection:
+    """Read every distinct dialogue of the table.
+
+    port_class: int32[65536], equal for ports that no inspector or signature tells apart.
+    """
+    count, flows = table.count, table.store.flows
+    client = orientation.client.copy()
+    index = np.arange(count)
+    codes = np.zeros(count, np.int32)
+    filled = (flows["first_segment"][2 * index] != 0) | (flows["first_segment"][2 * index + 1] != 0)
+    chosen = np.flatnonzero(filled)
+    kinds = _kinds(table, orientation, port_class)[chosen]
+    group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
+    key = np.frombuffer(secrets.token_bytes(16), np.uint64)
+    groups = int(_group(table.store, chosen, client, kinds, key, group_of, first))
+    found: list[Evidence | Answer | None] = [None]
+    found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first[:groups]))
+    codes[chosen] = group_of + 1
+    return Inspection(table, client, codes, found)
+
+
+def _kinds(table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32]) -> NDArray[np.int64]:
+    """What besides its bytes makes a dialogue: protocol, orientation, flags of its streams, classes of its ports."""
+    rows, flows, index = table.rows[: table.count], table.store.flows, np.arange(table.count)
+    relevant = STARTED | LIMITED | TRUNCATED
+    ahead = flows["flags"][2 * index + orientation.client].astype(np.int64) & relevant
+    back = flows["flags"][2 * index + 1 - orientation.client].astype(np.int64) & relevant
+    swapped = orientation.client == 1
+    server = port_class[np.where(swapped, rows["a_port"], rows["b_port"])].astype(np.int64)
+    asking = port_class[np.where(swapped, rows["b_port"], rows["a_port"])].astype(np.int64)
+    kind = (rows["protocol"].astype(np.int64) << 1) | orientation.proven
+    return (((kind * 1024 + ahead) * 1024 + back) << 32) ^ (server << 16) ^ asking
+
+
+def _dialogues(table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> Iterator[Dialogue]:
+    """The dialogues of the chosen conversations, in their order."""
+    rows = table.rows
+    a_ports, b_ports = rows["a_port"][chosen].tolist(), rows["b_port"][chosen].tolist()
+    clients, oriented = orientation.client[chosen].tolist(), orientation.proven[chosen].tolist()
+    tcp = rows["protocol"][chosen] == TCP
+    asking = 2 * chosen + orientation.client[chosen]
+    numbers = np.stack([asking, asking ^ 1], axis=1).reshape(-1)
+    streams = _streams(table.store, numbers, np.repeat(tcp, 2))
+    for a_port, b_port, client, known, is_tcp in zip(a_ports, b_ports, clients, oriented, tcp.tolist(), strict=True):
+        yield Dialogue(
+            transport="tcp" if is_tcp else "udp",
+            to_server=next(streams),
+            to_client=next(streams),
+            server_port=a_port if client else b_port,
+            client_port=b_port if client else a_port,
+            oriented=known,
+        )
+
+
+def _streams(store: Store, numbers: NDArray[np.int64], tcp: NDArray[np.bool_]) -> Iterator[Stream]:
+    """The streams of flows, in their order: those that lie ready in one go, the others one by one."""
+    out, starts = np.empty(4 * MIB, np.uint8), np.empty(2 * BLOCK + 1, np.int64)
+    flags_of = store.flows["flags"]
+    done = 0
+    while done < len(numbers):
+        block, kinds = numbers[done : done + 2 * BLOCK], tcp[done : done + 2 * BLOCK]
+        ready = int(_gather(store, block, kinds, starts, out))
+        if ready == 0:
+            yield read_stream(store, int(block[0]), TCP if kinds[0] else UDP)
+            done += 1
+            continue
+        bounds = [bound if bound >= 0 else -1 - bound for bound in starts[: ready + 1].tolist()]
+        data, regular = out[: bounds[-1]].tobytes(), (starts[1 : ready + 1] >= 0).tolist()
+        for i, (number, flags) in enumerate(zip(block[:ready].tolist(), flags_of[block[:ready]].tolist(), strict=True)):
+            begin, end = bounds[i], bounds[i + 1]
+            if not regular[i]:
+                yield read_stream(store, number, TCP if kinds[i] else UDP)
+                continue
+            chunks = (Chunk(0, data[begin:end]),) if end > begin else ()
+            started = not kinds[i] or bool(flags & STARTED)
+            yield Stream(chunks, started, bool(flags & LIMITED), bool(flags & TRUNCATED))
+        done += ready

@@ -1,0 +1,88 @@
+"""The inspectors: one protocol a module, and the order in which they are asked.
+
+`TCP` and `UDP` are the visible lists. `inspect` asks those of the transport in their order and takes the first
+evidence. The commonest stand first; a protocol that could be mistaken for another's beginning stands before it
+(RPC over HTTP before HTTP, Remote Desktop among `foreign` before X.400), and those told by shape alone stand last.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from classifier.inspectors import (
+    dcerpc,
+    dns,
+    example,
+    foreign,
+    heartbeat,
+    http,
+    imap4,
+    kerberos,
+    ldap,
+    link_state,
+    ncacn_http,
+    nego_stream,
+    net_tcp,
+    netbios_names,
+    nntp,
+    pop3,
+    rpc_http,
+    rtp,
+    sip,
+    smb,
+    smtp,
+    tls,
+    x400,
+)
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Inspect
+
+TCP: Final[tuple[tuple[str, Inspect], ...]] = (
+    ("tls", tls.inspect),
+    ("smb", smb.inspect),
+    ("dcerpc", dcerpc.inspect),
+    ("ncacn-http", ncacn_http.inspect),
+    ("rpc-over-http", rpc_http.inspect),
+    ("http", http.inspect),
+    ("smtp", smtp.inspect),
+    ("ldap", ldap.inspect),
+    ("kerberos", kerberos.inspect),
+    ("pop3", pop3.inspect),
+    ("imap4", imap4.inspect),
+    ("nntp", nntp.inspect),
+    ("sip", sip.inspect),
+    ("net.tcp", net_tcp.inspect),
+    ("nego-stream", nego_stream.inspect),
+    ("link-state", link_state.inspect),
+    ("ssh", example.inspect),
+    ("foreign", foreign.inspect),
+    ("x400", x400.inspect),
+    ("dns", dns.inspect),
+)
+
+UDP: Final[tuple[tuple[str, Inspect], ...]] = (
+    ("netbios-names", netbios_names.inspect),
+    ("dns", dns.inspect),
+    ("kerberos", kerberos.inspect),
+    ("ldap", ldap.inspect),
+    ("dcerpc", dcerpc.inspect),
+    ("sip", sip.inspect),
+    ("foreign", foreign.inspect),
+    ("rtp", rtp.inspect),
+    ("cluster-heartbeat", heartbeat.inspect_cluster),
+    ("new-mail", heartbeat.inspect_new_mail),
+)
+
+INSPECTORS: Final = (*TCP, *(row for row in UDP if row not in TCP))
+"""Each of them once."""
+
+
+def inspect(dialogue: Dialogue) -> Evidence | Answer:
+    """The first inspector's evidence; `WAIT` if none has any and one wants more bytes; else `NOT_THIS`."""
+    answer: Answer = NOT_THIS
+    for _, ask in TCP if dialogue.transport == "tcp" else UDP:
+        found = ask(dialogue)
+        if isinstance(found, Evidence):
+            return found
+        if found is WAIT:
+            answer = WAIT
+    return answer

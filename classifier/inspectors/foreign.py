@@ -1,0 +1,152 @@
+"""Protocols that are never Exchange's, known well enough not to be mistaken for something of it.
+
+One table, one small test a protocol; nothing is read beyond what proves it. A protocol worth more than that
+gets a module of its own (see `example`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from classifier.inspectors import der
+from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, Place, Side
+
+Test = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """client, server: what proves the protocol in the first bytes (datagram) of that side; None proves nothing.
+
+    Where the two tests differ, the one that holds tells the orientation.
+    """
+
+    protocol: str
+    transport: str
+    client: Test | None
+    server: Test | None = None
+
+
+def _begins(pattern: bytes) -> Test:
+    compiled = re.compile(pattern, re.S)
+    return lambda data: compiled.match(data) is not None
+
+
+# ---- tests that are more than a pattern ------------------------------------------------------------
+
+
+def _is_remote_desktop(data: bytes) -> bool:
+    """A connection request with a routing cookie or RDP_NEG_REQ at its end (MS-RDPBCGR 2.2.1.1)."""
+    if data[:2] != b"\3\0" or data[5:6] != b"\xe0":
+        return False
+    whole = data[: int.from_bytes(data[2:4], "big")]
+    return b"Cookie: mstshash=" in whole or b"Cookie: msts=" in whole or whole[-8:-4] == b"\1\0\x08\0"
+
+
+def _is_ntp_request(data: bytes) -> bool:
+    return _is_ntp(data) and data[0] & 7 in (1, 3)
+
+
+def _is_ntp_answer(data: bytes) -> bool:
+    return _is_ntp(data) and data[0] & 7 in (2, 4, 5)
+
+
+def _is_ntp(data: bytes) -> bool:
+    """RFC 5905 section 7.3: version, mode, stratum and poll in their ranges, 48 octets, and a key's digest perhaps."""
+    if len(data) not in (48, 52, 68, 72, 120):
+        return False
+    version, stratum, poll, precision = data[0] >> 3 & 7, data[1], data[2], data[3]
+    return 1 <= version <= 4 and stratum <= 16 and (poll <= 17 or poll >= 250) and (precision == 0 or precision > 200)
+
+
+def _snmp_pdu(data: bytes) -> int:
+    """Tag of the PDU of an SNMPv1 or v2c message, 0x30 for v3, 0 for none (RFC 1157 section 4, RFC 3412 section 6)."""
+    outer = der.header(data)
+    if outer is None or outer[0] != 0x30 or outer[2] != len(data):
+        return 0
+    parts = list(der.values(data[outer[1] :]))
+    if len(parts) < 3 or parts[0][0] != 0x02 or parts[0][1] not in (b"\0", b"\1", b"\3"):
+        return 0
+    if parts[0][1] == b"\3":
+        return 0x30 if parts[1][0] == 0x30 and parts[2][0] == 0x04 else 0
+    return parts[2][0] if parts[1][0] == 0x04 and 0xA0 <= parts[2][0] <= 0xA8 else 0
+
+
+def _is_stun(data: bytes) -> bool:
+    """RFC 8489 section 5: two zero bits, the magic cookie, and the length of what follows."""
+    return (
+        len(data) >= 20 and data[0] < 0x40 and data[4:8] == b"\x21\x12\xa4\x42"
+        and int.from_bytes(data[2:4], "big") + 20 == len(data)
+    )  # fmt: skip
+
+
+def _is_rtcp(data: bytes) -> bool:
+    """A compound packet whose lengths add up, reports first (RFC 3550 section 6.1)."""
+    at = 0
+    while at + 8 <= len(data):
+        if data[at] & 0xC0 != 0x80 or not 200 <= data[at + 1] <= (201 if at == 0 else 207):
+            return False
+        at += 4 + 4 * int.from_bytes(data[at + 2 : at + 4], "big")
+    return at > 0 and at == len(data)
+
+
+def _is_quic(data: bytes) -> bool:
+    """A long header of a known version whose connection ids fit (RFC 9000 section 17.2)."""
+    if len(data) < 7 or data[0] & 0x80 == 0:
+        return False
+    version = data[1:5]
+    known = version in (b"\0\0\0\1", b"\x6b\x33\x43\xcf") or version[:3] == b"\xff\0\0" or version[:1] == b"Q"
+    return known and data[5] <= 20
+
+
+def _is_dhcp(data: bytes, operation: int) -> bool:
+    """RFC 2131 section 2: operation, hardware type and address length, and the cookie at 236."""
+    return len(data) >= 240 and data[0] == operation and data[2] <= 16 and data[236:240] == b"\x63\x82\x53\x63"
+
+
+FOREIGN: Final = (
+    Foreign("rdp", "tcp", _is_remote_desktop),
+    Foreign(
+        "ftp",
+        "tcp",
+        _begins(rb"(?:USER [^\r\n]{1,64}\r?\n(?:PASS|$)|FEAT\r?\n|SYST\r?\n|AUTH (?:TLS|SSL)\r?\n)"),
+        _begins(rb"220[ -][^\r\n]*(?:FTP|FileZilla)"),
+    ),
+    Foreign("telnet", "tcp", _begins(rb"(?:\xff[\xfb-\xfe][\x00-\x31]|\xff\xfa[^\xff]{1,64}\xff\xf0){1,}")),
+    Foreign(
+        "x11",
+        "tcp",
+        _begins(rb"(?:l\0\x0b\0[\0-\1]\0|B\0\0\x0b\0[\0-\1])"),
+        _begins(rb"[\0-\2].(?:\x0b\0\0\0|\0\x0b\0\0)..(?!\0\0\0\0)"),
+    ),
+    Foreign("quic", "udp", _is_quic),
+    Foreign("dhcp", "udp", lambda data: _is_dhcp(data, 1), lambda data: _is_dhcp(data, 2)),
+    Foreign("snmp", "udp", lambda d: _snmp_pdu(d) in (0xA0, 0xA1, 0xA3, 0xA5, 0x30), lambda d: _snmp_pdu(d) == 0xA2),
+    Foreign("ssdp", "udp", _begins(rb"(?:M-SEARCH|NOTIFY) \* HTTP/1\.[01]\r\n"), _begins(rb"HTTP/1\.[01] 200 ")),
+    Foreign("stun", "udp", lambda d: _is_stun(d) and not d[0] & 1, lambda d: _is_stun(d) and bool(d[0] & 1)),
+    Foreign("rtcp", "udp", _is_rtcp),
+    Foreign("ntp", "udp", _is_ntp_request, _is_ntp_answer),
+)
+"""X11's client says its byte order and protocol 11; its server's answer has the same number (X protocol, 8)."""
+
+
+def inspect(dialogue: Dialogue) -> Evidence | Answer:
+    """The first row of the table that one side's first bytes prove."""
+    ours, theirs = dialogue.to_server.head, dialogue.to_client.head
+    for row in FOREIGN:
+        if row.transport == dialogue.transport and (found := _match(row, ours, theirs)) is not None:
+            return found
+    return NOT_THIS
+
+
+def _match(row: Foreign, ours: bytes, theirs: bytes) -> Evidence | None:
+    for turned, client, server in ((False, ours, theirs), (True, theirs, ours)):
+        asked = row.client is not None and bool(client) and row.client(client)
+        answered = row.server is not None and bool(server) and row.server(server)
+        if asked or answered:
+            side = Side.TO_SERVER if bool(asked) != turned else Side.TO_CLIENT
+            return Evidence(row.protocol, Place(side, 0), turned if row.server else None)
+    return None

@@ -1,0 +1,53 @@
+"""Datagrams without documented bytes, told by their shape: cluster heartbeats and new-mail notifications.
+
+Asked last, when every protocol with bytes of its own has refused. A port belongs to the shape here, since there
+is nothing else; what the label makes of it is decided from what else the two hosts do.
+Sources: Windows' service overview (cluster service: 3343/udp); MS-OXCRPC 3.1.4.5, EcRRegisterPushNotification
+(the client chooses up to 16 octets, which the server sends back to it when mail has come).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
+
+_CLUSTER_PORT: Final = 3343
+_MAX_HEARTBEAT: Final = 512
+_LOOKED_AT: Final = 16
+
+_CONTEXT_SIZES: Final = range(8, 17)
+_FIRST_DYNAMIC: Final = 1024
+
+
+def inspect_cluster(dialogue: Dialogue) -> Evidence | Answer:
+    """Both ports 3343, and small datagrams, in each direction of at most two sizes."""
+    if dialogue.transport != "udp" or not dialogue.server_port == dialogue.client_port == _CLUSTER_PORT:
+        return NOT_THIS
+    streams = [stream for stream in (dialogue.to_server, dialogue.to_client) if stream.chunks]
+    if not all(_is_steady(stream) for stream in streams):
+        return NOT_THIS
+    if sum(len(stream.chunks) for stream in streams) < 2:
+        return WAIT
+    return Evidence("cluster-heartbeat", Place(Side.TO_SERVER if dialogue.to_server.chunks else Side.TO_CLIENT, 0))
+
+
+def _is_steady(stream: Stream) -> bool:
+    sizes = {len(chunk.data) for chunk in stream.chunks[:_LOOKED_AT]}
+    return len(sizes) <= 2 and min(sizes) > 0 and max(sizes) <= _MAX_HEARTBEAT
+
+
+def inspect_new_mail(dialogue: Dialogue) -> Evidence | Answer:
+    """Datagrams in one direction only, all of the same few octets, between two dynamic ports.
+
+    The server of the mail sends them, so whoever sent them is the server.
+    """
+    if dialogue.transport != "udp" or min(dialogue.server_port, dialogue.client_port) < _FIRST_DYNAMIC:
+        return NOT_THIS
+    sides = [side for side in Side if dialogue.stream(side).chunks]
+    if len(sides) != 1:
+        return NOT_THIS
+    contents = {chunk.data for chunk in dialogue.stream(sides[0]).chunks[:_LOOKED_AT]}
+    if len(contents) != 1 or len(next(iter(contents))) not in _CONTEXT_SIZES:
+        return NOT_THIS
+    return Evidence("new-mail", Place(sides[0], 0), sides[0] is Side.TO_SERVER)

@@ -1,0 +1,401 @@
+"""Evidence of all conversations → what was handed out, and one decision for each distinct set of facts.
+
+Joins what single conversations can't know: which announcement covers a port, which roles the hosts have,
+which two HTTP connections are one RPC association. Decides nothing itself: that is `verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.addresses import Addresses
+from classifier.conversations import ConversationTable
+from classifier.endpoints import Announcement, EndpointMap
+from classifier.headers import TCP
+from classifier.hosts import Inventory, Known
+from classifier.inspection import Inspection
+from classifier.inspectors import rpc_http
+from classifier.inspectors.base import Evidence, Handout, Place
+from classifier.inspectors.rpc_http import ChannelEvidence
+from classifier.matching import Facts, telling_signs
+from classifier.orientation import METHOD, Orientation
+from classifier.rulebook import Rulebook
+from classifier.streams import LIMITED, PAYLOAD, STARTED, TRUNCATED
+from classifier.verdicts import Decision, decide
+
+_T = TypeVar("_T", bound=Hashable)
+
+MAPPERS: Final = frozenset({135, 139, 445, 593})
+"""Ports that are never handed out: the endpoint mapper's own and those of named pipes ([MS-RPCE] 2.1.1)."""
+
+ENCRYPTED: Final = frozenset({"tls", "ssh", "quic"})
+
+
+@dataclass(slots=True)
+class Distinct(Generic[_T]):
+    """Numbers for values as they come: equal values get equal numbers."""
+
+    values: list[_T] = field(default_factory=list)
+    _codes: dict[_T, int] = field(default_factory=dict)
+
+    def code(self, value: _T) -> int:
+        """The value's number."""
+        code = self._codes.setdefault(value, len(self.values))
+        if code == len(self.values):
+            self.values.append(value)
+        return code
+
+
+@dataclass(slots=True)
+class Sides:
+    """Client and server of every conversation: address numbers and ports, by the present orientation."""
+
+    client: NDArray[np.int32]
+    server: NDArray[np.int32]
+    client_port: NDArray[np.int64]
+    server_port: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: ConversationTable, addresses: Addresses, orientation: Orientation) -> Sides:
+        """Turn endpoints a and b into client and server."""
+        rows, swapped = table.rows[: table.count], orientation.client == 1
+        a_port, b_port = rows["a_port"].astype(np.int64), rows["b_port"].astype(np.int64)
+        return cls(
+            np.where(swapped, addresses.b, addresses.a),
+            np.where(swapped, addresses.a, addresses.b),
+            np.where(swapped, b_port, a_port),
+            np.where(swapped, a_port, b_port),
+        )
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything about a run's conversations that labels are made from."""
+
+    table: ConversationTable
+    addresses: Addresses
+    orientation: Orientation
+    inspection: Inspection
+    endpoint_map: EndpointMap
+    inventory: Inventory
+    rulebook: Rulebook
+    sides: Sides
+
+    def transport(self, index: int) -> str:
+        """tcp or udp."""
+        return "tcp" if self.table.rows["protocol"][index] == TCP else "udp"
+
+    def server(self, index: int) -> str:
+        """Address of the server."""
+        return self.addresses.texts[self.sides.server[index]]
+
+    def with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
+        """Conversations whose evidence has what is wanted (asked once for each distinct evidence)."""
+        found = self.inspection.found
+        having = np.array([isinstance(entry, Evidence) and bool(wanted(entry)) for entry in found])
+        for index in np.flatnonzero(having[self.inspection.codes]).tolist():
+            entry = found[self.inspection.codes[index]]
+            if isinstance(entry, Evidence):
+                yield index, entry
+
+
+# ---- two connections, one association -------------------------------------------------------
+
+
+def join_channels(inspection: Inspection) -> None:
+    """Let the two HTTP connections of an RPC virtual connection tell what only both together know."""
+    halves: dict[str, dict[int, int]] = {}
+    for index in np.flatnonzero(_channels(inspection)[inspection.codes]).tolist():
+        evidence = inspection.found[inspection.codes[index]]
+        if isinstance(evidence, ChannelEvidence) and evidence.virtual_connection:
+            halves.setdefault(evidence.virtual_connection, {})[int(inspection.codes[index])] = index
+    for pair in halves.values():
+        if len(pair) == 2:
+            one, other = pair.values()
+            joined = rpc_http.join(inspection.found[inspection.codes[one]], inspection.found[inspection.codes[other]])  # type: ignore[arg-type]
+            for index, evidence in zip((one, other), joined, strict=True):
+                inspection.codes[index] = len(inspection.found)
+                inspection.found.append(evidence)
+
+
+def _channels(inspection: Inspection) -> NDArray[np.bool_]:
+    return np.array([isinstance(entry, ChannelEvidence) for entry in inspection.found])
+
+
+# ---- orientation by payload and by announcement --------------------------------------------
+
+
+def orient_by_payload(orientation: Orientation, inspection: Inspection) -> None:
+    """Where no handshake told, what the payload proves counts."""
+    proofs = [entry.reversed if isinstance(entry, Evidence) else None for entry in inspection.found]
+    proven = np.array([proof is not None for proof in proofs])[inspection.codes] & ~orientation.proven
+    turned = np.array([proof is True for proof in proofs])[inspection.codes]
+    for index in np.flatnonzero(proven).tolist():
+        orientation.decide(index, int(inspection.client[index]) ^ int(turned[index]), "payload")
+
+
+def orient_by_announcement(scene: Scene) -> None:
+    """Where neither handshake nor payload told, the side whose port was handed out serves."""
+    methods = scene.orientation.method
+    undecided = np.flatnonzero(methods >= METHOD["known-port"])
+    if not len(undecided) or not scene.endpoint_map.announcements:
+        return
+    rows, texts = scene.table.rows, scene.addresses.texts
+    for index in undecided.tolist():
+        transport = scene.transport(index)
+        a = scene.endpoint_map.knows(texts[scene.addresses.a[index]], transport, int(rows["a_port"][index]))
+        b = scene.endpoint_map.knows(texts[scene.addresses.b[index]], transport, int(rows["b_port"][index]))
+        if a != b:
+            scene.orientation.decide(index, 1 if a else 0, "endpoint-map")
+
+
+# ---- what was handed out ----------------------------------------------------------------------
+
+
+class _Draft(NamedTuple):
+    """An announcement that still lacks when and in which frame it was made."""
+
+    index: int
+    place: Place
+    server: str
+    transport: str
+    port: int
+    uuid: str
+    version: str
+    kind: str
+    address: str = ""
+    annotation: str = ""
+
+
+def learn(scene: Scene) -> None:
+    """Enter into the endpoint map what every conversation handed out or bound."""
+    drafts: list[_Draft] = []
+    for index, evidence in scene.with_evidence(lambda entry: entry.handouts or entry.interfaces):
+        drafts += _handed_out(scene, index, evidence)
+        if scene.sides.server_port[index] not in MAPPERS:
+            drafts += _bound(scene, index, evidence)
+    located = scene.inspection.locate([draft.index for draft in drafts], [draft.place for draft in drafts])
+    scene.endpoint_map.add(
+        Announcement(
+            draft.server, draft.transport, draft.port, draft.uuid, draft.version, draft.kind, time, frame,
+            draft.index, draft.address, draft.annotation,
+        )  # fmt: skip
+        for draft, frame, time in zip(drafts, located.frames.tolist(), located.times.tolist(), strict=True)
+    )
+    scene.endpoint_map.settle()
+
+
+def _handed_out(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft]:
+    for handout in evidence.handouts:
+        server = _server_of(scene, index, handout)
+        if server and 0 < handout.port < 65_536:
+            transport = "udp" if handout.transport == "udp" else "tcp"
+            yield _Draft(
+                index, handout.place, server, transport, handout.port, handout.uuid, handout.version, handout.kind,
+                handout.address, handout.annotation,
+            )  # fmt: skip
+
+
+def _server_of(scene: Scene, index: int, handout: Handout) -> str:
+    """Whose port it is. RPC hands out ports of the host that answers; SIP, SDP and proxies name another one."""
+    if handout.kind in ("sdp", "sip-redirect", "rpc-proxy"):
+        return handout.address or scene.inventory.address_of(handout.host)
+    return scene.server(index)
+
+
+def _bound(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft]:
+    server, transport, port = scene.server(index), scene.transport(index), int(scene.sides.server_port[index])
+    for interface in evidence.interfaces:
+        if interface.accepted and not interface.via:
+            yield _Draft(index, interface.place, server, transport, port, interface.uuid, interface.version, "bind")
+
+
+class Resolution(NamedTuple):
+    """What the endpoint map says of one conversation's server port: the best entry, and all that hold."""
+
+    best: Announcement
+    interfaces: frozenset[tuple[str, str]]
+
+
+OWN_BIND_SUFFICES: Final = frozenset({"bind", "secondary-address"})
+"""What another conversation's bind tells adds nothing to a conversation's own."""
+
+
+def resolve(scene: Scene) -> dict[int, Resolution]:
+    """Conversations (by index) whose server port was handed out, or found bound by another conversation."""
+    resolved = {}
+    for index in _on_known_ports(scene).tolist():
+        start = int(scene.table.rows["start"][index])
+        port = int(scene.sides.server_port[index])
+        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=index)
+        evidence = scene.inspection.evidence(index)
+        accepted = {entry.uuid for entry in evidence.interfaces if entry.accepted} if evidence else set()
+        entries = [entry for entry in entries if entry.announcement.uuid in accepted] or entries
+        if not entries or (accepted and entries[0].announcement.kind in OWN_BIND_SUFFICES):
+            continue
+        named = frozenset(
+            (entry.announcement.uuid, entry.announcement.version) for entry in entries if entry.announcement.uuid
+        )
+        resolved[index] = Resolution(entries[0].announcement, named)
+    return resolved
+
+
+def _on_known_ports(scene: Scene) -> NDArray[np.int64]:
+    """Conversations to a server port that the endpoint map says something about."""
+    numbers = {text: number for number, text in enumerate(scene.addresses.texts)}
+    keys = [
+        (numbers[server] << 17) | (port << 1) | (transport == "udp")
+        for server, transport, port in scene.endpoint_map.endpoints
+        if server in numbers and port not in MAPPERS
+    ]
+    udp = scene.table.rows["protocol"][: scene.table.count] != TCP
+    own = (scene.sides.server.astype(np.int64) << 17) | (scene.sides.server_port << 1) | udp
+    return np.flatnonzero(np.isin(own, np.array(keys, np.int64)))
+
+
+# ---- facts and decisions ----------------------------------------------------------------------
+
+
+class Said(NamedTuple):
+    """The part of `Facts` that comes from a conversation's own payload."""
+
+    protocol: str | None = None
+    interfaces: frozenset[tuple[str, str]] = frozenset()
+    offered: frozenset[tuple[str, str]] = frozenset()
+    asked: frozenset[tuple[str, str]] = frozenset()
+    answered: frozenset[tuple[str, str]] = frozenset()
+    signs: frozenset[tuple[str, str]] = frozenset()
+    stopped: str | None = None
+
+
+@dataclass(slots=True)
+class Labels:
+    """codes: int32, one per conversation, index into decisions."""
+
+    codes: NDArray[np.int32]
+    decisions: list[Decision]
+
+    def __getitem__(self, index: int) -> Decision:
+        return self.decisions[self.codes[index]]
+
+
+def label(scene: Scene, known: list[Known], resolved: dict[int, Resolution]) -> Labels:
+    """Decide every conversation, once for each distinct set of facts.
+
+    known: what is known of each address (`Addresses.texts`).
+    """
+    said = Distinct[Said]()
+    said_of = np.array([said.code(_said(scene.rulebook, entry)) for entry in scene.inspection.found], np.int64)
+    answers = Distinct[tuple[frozenset[tuple[str, str]], str] | None]()
+    answer_of = np.full(scene.table.count, answers.code(None), np.int64)
+    for index, resolution in resolved.items():
+        answer_of[index] = answers.code((resolution.interfaces, resolution.best.kind))
+    hosts = Distinct[Known]()
+    host_of = np.array([hosts.code(entry) for entry in known], np.int64)
+    sides, udp = scene.sides, scene.table.rows["protocol"][: scene.table.count] != TCP
+    ports = _port_runs(scene.rulebook, "tcp"), _port_runs(scene.rulebook, "udp")
+    columns = (
+        said_of[scene.inspection.codes],
+        answer_of,
+        host_of[sides.client],
+        host_of[sides.server],
+        np.where(udp, ports[1][sides.server_port], ports[0][sides.server_port]),
+        (sides.client_port == sides.server_port).astype(np.int64),
+        udp.astype(np.int64),
+        _silences(scene),
+    )
+    codes, first = distinct_rows(columns)
+    decisions = []
+    for index in first.tolist():
+        mine, answer, client, server, port, same_port, is_udp, silence = (int(column[index]) for column in columns)
+        own, host = said.values[mine], hosts.values[server]
+        handed_out, kind = answers.values[answer] or (frozenset(), None)
+        facts = Facts(
+            transport="udp" if is_udp else "tcp",
+            server_port=port,
+            client_port=port if same_port else 0,
+            protocol=own.protocol,
+            interfaces=own.interfaces,
+            offered=own.offered,
+            asked=own.asked,
+            answered=own.answered,
+            resolved=handed_out,
+            resolved_kind=kind,
+            signs=own.signs,
+            client_roles=hosts.values[client].roles,
+            server_roles=host.roles,
+            client_versions=hosts.values[client].versions,
+            server_versions=host.versions,
+            condition=_condition(own, host, SILENCES[silence]),
+        )
+        decisions.append(decide(scene.rulebook, facts))
+    return Labels(codes, decisions)
+
+
+def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number equal rows of non-negative int64 columns. Returns (each row's number, a first row of each number)."""
+    key = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        span = int(column.max(initial=0)) + 1
+        if int(key.max(initial=0)) > (1 << 62) // span:
+            key = np.unique(key, return_inverse=True)[1]
+        key = key * span + column
+    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
+    return codes.astype(np.int32), first
+
+
+def _said(rulebook: Rulebook, found: object) -> Said:
+    """What a payload says, as far as signatures ask."""
+    if not isinstance(found, Evidence):
+        return Said()
+    interfaces = found.interfaces
+    return Said(
+        found.protocol,
+        frozenset((entry.uuid, entry.version) for entry in interfaces if entry.accepted),
+        frozenset((entry.uuid, entry.version) for entry in interfaces if entry.accepted is None),
+        frozenset((query.uuid, query.version) for query in found.queries),
+        frozenset((query.uuid, query.version) for query in found.queries if query.status == 0),
+        telling_signs(rulebook, ((sign.field, sign.value) for sign in found.signs)),
+        "gap" if found.gap else "limit-hit" if found.limited else None,
+    )
+
+
+def _port_runs(rulebook: Rulebook, transport: str) -> NDArray[np.int64]:
+    """int64[65536]: the port that stands for each in facts."""
+    starts = np.array(rulebook.port_starts(transport), np.int64)
+    return starts[np.searchsorted(starts, np.arange(65_536), side="right") - 1]
+
+
+SILENCES: Final = ("", "no-payload", "truncated", "gap", "limit-hit", "mid-stream")
+"""Why a payload could not be recognised, if its streams give a reason; the first that applies."""
+
+
+def _silences(scene: Scene) -> NDArray[np.int64]:
+    """Index into SILENCES of each conversation."""
+    index, flows = np.arange(scene.table.count), scene.table.store.flows
+    flags = flows["flags"][2 * index] | flows["flags"][2 * index + 1]
+    both = flows["flags"][2 * index] & flows["flags"][2 * index + 1]
+    missed = flows["missed"][2 * index] + flows["missed"][2 * index + 1]
+    conditions = [
+        (flags & PAYLOAD) == 0,
+        (flags & TRUNCATED) != 0,
+        (missed > 0) & ((flags & STARTED) != 0),
+        (flags & LIMITED != 0) & (scene.inspection.codes == 0),
+        (both & STARTED) == 0,
+    ]
+    return np.select(conditions, [1, 2, 3, 4, 5], 0).astype(np.int64)
+
+
+def _condition(said: Said, server: Known, silence: str) -> str | None:
+    """The absence that applies if nothing matches: None where the payload was read."""
+    if said.protocol in ENCRYPTED and server.roles:
+        return "encrypted"
+    if said.protocol is None:
+        return silence or None
+    unnamed_rpc = said.protocol in ("dcerpc", "epm", "ncacn-http") and not (said.interfaces or said.offered or said.asked)
+    return (said.stopped or silence or None) if unnamed_rpc else None

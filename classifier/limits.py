@@ -1,0 +1,162 @@
+"""Every bound on memory and work, with its reason. Hitting one is counted and reported.
+
+Sizes are in bytes, times in nanoseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+# ---- reading ---------------------------------------------------------------------------
+READ_BLOCK: Final = 2 * MIB
+"""Bytes read from a capture at a time: large enough for the disk, small enough for the L2/L3 cache."""
+
+MAX_PACKET: Final = 256 * KIB
+"""Largest captured length believed (Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD); more is damage."""
+
+MAX_BLOCK: Final = 16 * MIB
+"""Largest pcapng block believed; longer ones are damage."""
+
+MAX_INTERFACES: Final = 4096
+"""Interfaces in one pcapng section."""
+
+# ---- headers ---------------------------------------------------------------------------
+MAX_LAYERS: Final = 24
+"""Headers walked in one packet (tags, tunnels, extension headers) before it is given up."""
+
+MAX_ENCAPSULATIONS: Final = 8
+"""Tags and tunnels remembered per packet; deeper nesting is walked but not listed."""
+
+MAX_ENCAPSULATION_STACKS: Final = 65_536
+"""Distinct stacks of tags and tunnels in one run."""
+
+FRAGMENT_TABLE: Final = 4096
+"""IP datagrams under reassembly at a time; the oldest gives way (RFC 791 asks for a timer too)."""
+
+FRAGMENT_TIMEOUT_NS: Final = 60 * 10**9
+"""How long fragments wait for their siblings (RFC 8200 section 4.5: 60 seconds)."""
+
+MAX_DATAGRAM: Final = 65_535
+"""Largest reassembled IP datagram (RFC 791 section 3.1)."""
+
+# ---- conversations ----------------------------------------------------------------------
+MAX_CONVERSATIONS: Final = 8_000_000
+"""Conversations in one table; packets of further ones are counted and left out."""
+
+UDP_TIMEOUT_NS: Final = 120 * 10**9
+"""Silence after which UDP datagrams of the same ports are a new conversation (RFC 4787 REQ-5: at least 2 minutes)."""
+
+SPAN_WINDOW_NS: Final = 10 * 10**6
+"""How soon a copy made by a mirror port follows its original; retransmission timers start at 200 ms (RFC 6298 asks 1 s)."""
+
+MAX_HOLES: Final = 1_000_000
+"""Gaps remembered at a time in all TCP streams together, waiting for late segments."""
+
+# ---- first bytes ------------------------------------------------------------------------
+ARENA: Final = 256 * MIB
+"""First bytes kept of all conversations together."""
+
+ARENA_DEEP: Final = 192 * MIB
+"""Above this much of the arena in use, conversations keep only their `KEEP_PLAIN` first bytes."""
+
+KEEP_PLAIN: Final = 1 * KIB
+"""First bytes kept per direction before the protocol is known, and of protocols with nothing further to read."""
+
+KEEP_DIALOGUE: Final = 8 * KIB
+"""Per direction, of protocols that tell about themselves in a dialogue (SMTP, HTTP, TLS, LDAP, SIP ...)."""
+
+KEEP_RPC: Final = 256 * KIB
+"""Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there."""
+
+KEEP_PIPE: Final = 1 * MIB
+"""Per direction, of SMB: a named pipe may be opened after other work."""
+
+KEEP_EPM: Final = 4 * MIB
+"""Per direction, of conversations with port 135 or 593: read to their end in all practice."""
+
+MAX_BEFORE_START: Final = 64 * KIB
+"""How far before its first seen byte a stream whose SYN is missing may still grow (late segments: one window)."""
+
+MAX_SEGMENTS: Final = 4_000_000
+"""Segments remembered for first bytes; one-byte segments must not eat the machine."""
+
+# ---- inspection -------------------------------------------------------------------------
+MAX_PDUS: Final = 20_000
+"""PDUs read of one conversation."""
+
+MAX_CONTEXTS: Final = 256
+"""Presentation contexts of one RPC association (p_context_elem counts are one byte: C706 section 12.6.3.1)."""
+
+MAX_CALLS: Final = 4096
+"""RPC calls waiting for their answer in one association."""
+
+MAX_STUB: Final = 1 * MIB
+"""Stub bytes joined from the fragments of one call to the endpoint mapper."""
+
+MAX_TOWERS: Final = 4096
+"""Towers read from one endpoint-mapper answer."""
+
+MAX_TOWER: Final = 2 * KIB
+"""Bytes of one protocol tower; real ones have 75."""
+
+MAX_FLOORS: Final = 16
+"""Floors of one tower; real ones have up to 6 (C706 appendix L)."""
+
+MAX_RTS_COMMANDS: Final = 64
+"""Commands of one RTS PDU; set-up messages have up to 7 (MS-RPCH 2.2.4)."""
+
+MAX_TOKEN: Final = 64 * KIB
+"""Authentication token (SPNEGO, NTLM, Kerberos) looked into."""
+
+MAX_ASN1_DEPTH: Final = 24
+"""Nesting of ASN.1 values followed in a token."""
+
+MAX_ASN1_VALUES: Final = 256
+"""ASN.1 values in a row looked at on one level of a token."""
+
+MAX_LINE: Final = 64 * KIB
+"""One line of a text protocol; a header with a Kerberos token has up to 48 KiB (MaxTokenSize)."""
+
+MAX_HEADERS: Final = 200
+"""Header lines of one HTTP or SIP message."""
+
+MAX_TEXT: Final = 512
+"""Characters of any string taken from the network into evidence."""
+
+MAX_SIGNS: Final = 256
+"""Signs kept of one conversation."""
+
+MAX_HANDSHAKE: Final = 64 * KIB
+"""One TLS handshake message; certificate chains of real servers stay below 16 KiB."""
+
+MAX_CERTIFICATE: Final = 16 * KIB
+"""One X.509 certificate handed to the library that parses it."""
+
+MAX_COMMANDS: Final = 4096
+"""Lines, messages or records read of one side of a text protocol or a framed one."""
+
+MAX_COMPOUND: Final = 64
+"""SMB messages in one frame, or commands in one AndX chain; Windows sends up to 7."""
+
+MAX_PIPES: Final = 256
+"""Named pipes followed in one SMB session."""
+
+# ---- endpoint map -----------------------------------------------------------------------
+MAX_ANNOUNCEMENTS: Final = 1_000_000
+"""Announcements of ports kept in one endpoint map."""
+
+# ---- output -----------------------------------------------------------------------------
+RENDER_ROWS: Final = 4096
+"""Rows turned into text at a time: some megabytes, which stay in the cache until they are written."""
+
+RENDER_THREADS: Final = 2
+"""Batches turned into text at a time; with more, the file is what one waits for."""
+
+PARQUET_ROWS: Final = 64 * KIB
+"""Rows in one row group: bounds the memory that Arrow copies take."""
+
+NOTEBOOK_ROWS: Final = 50
+"""Rows that a notebook shows of a result by itself."""

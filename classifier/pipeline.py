@@ -1,0 +1,269 @@
+"""The order of the steps from captures to a result. The only module that knows it.
+
+    sources ▸ headers ▸ fragments ▸ conversations + streams        (compiled, batch by batch)
+    ▸ orientation ▸ inspection ▸ endpoint map ▸ labels ▸ columns    (once, over all conversations)
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier import columns, labelling
+from classifier.addresses import Addresses
+from classifier.conversations import ConversationTable
+from classifier.endpoints import EndpointMap, Entry
+from classifier.fragments import Completed, Reassembler
+from classifier.headers import Encapsulations, HeaderColumns, decode
+from classifier.hosts import UNKNOWN, Inventory, Known
+from classifier.inspection import inspect_all
+from classifier.labelling import Scene, Sides
+from classifier.orientation import first_look
+from classifier.packets import BATCH_ROWS, Frames, PacketBatch
+from classifier.result import Result
+from classifier.rulebook import Rulebook, load
+from classifier.sources import CaptureSet
+from classifier.streams import LIMITED_BYTES, LOST_HOLES
+
+Progress = Callable[[int, int], None]
+"""Called with bytes read and bytes in all (0: unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is asked to use. jobs: 1 reads and assembles in turns, more does both at once."""
+
+    inventory: Path | None = None
+    signatures: Path | None = None
+    endpoint_map: Path | None = None
+    jobs: int = 2
+
+
+def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress: Progress | None = None) -> Result:
+    """Classify one capture set.
+
+    Raises UsageError (a missing file, a broken inventory, endpoint map or signature). Damage to a capture is
+    no error: it is told in the result's `damages`, and what could be read is classified.
+    """
+    settings = settings or Settings()
+    rulebook = load(settings.signatures)
+    inventory = Inventory.load(settings.inventory) if settings.inventory else Inventory()
+    endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
+    captures = CaptureSet.of(inputs)
+    assembly = assemble(captures, settings.jobs, progress)
+    result = conclude(captures, assembly, rulebook, inventory, endpoint_map)
+    if settings.endpoint_map:
+        endpoint_map.save(settings.endpoint_map)
+    return result
+
+
+# ---- packets to conversations ----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Assembly:
+    """What reading a capture set leaves."""
+
+    table: ConversationTable = field(default_factory=ConversationTable)
+    encapsulations: Encapsulations = field(default_factory=Encapsulations)
+    reassembler: Reassembler = field(default_factory=Reassembler)
+    packets: int = 0
+
+
+class _Decoded(NamedTuple):
+    """A batch whose headers were read; data: its bytes, with reassembled datagrams behind them."""
+
+    batch: PacketBatch
+    headers: HeaderColumns
+    data: NDArray[np.uint8]
+    completed: list[Completed]
+
+
+def assemble(captures: CaptureSet, jobs: int = 2, progress: Progress | None = None) -> Assembly:
+    """Read all packets into one table of conversations."""
+    assembly = Assembly()
+    decoded = _decoded(captures, assembly, progress)
+    for batch, headers, data, completed in _ahead(decoded) if jobs > 1 else decoded:
+        assembly.packets += batch.count
+        assembly.table.add(batch, headers, data, completed)
+    return assembly
+
+
+def _decoded(captures: CaptureSet, assembly: Assembly, progress: Progress | None) -> Iterator[_Decoded]:
+    """Batches with their headers; three sets of columns in turn: filled, waiting, in use."""
+    spare = [HeaderColumns.empty(BATCH_ROWS) for _ in range(3)]
+    for turn, batch in enumerate(captures.batches(progress)):
+        headers = spare[turn % len(spare)]
+        fragments = decode(batch, captures.interfaces, headers, assembly.encapsulations)
+        data, completed = batch.data, []
+        if fragments:
+            data, completed = assembly.reassembler.complete(batch, headers, assembly.encapsulations)
+        yield _Decoded(batch, headers, data, completed)
+
+
+def _ahead(batches: Iterator[_Decoded]) -> Iterator[_Decoded]:
+    """The same batches, read by a thread of their own while the one before is worked on."""
+    handover: queue.Queue[_Decoded | BaseException | None] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def offer(item: _Decoded | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                handover.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                if not offer(batch):
+                    return
+            offer(None)
+        except BaseException as error:
+            offer(error)
+
+    reader = threading.Thread(target=read, name="exflow-reader", daemon=True)
+    reader.start()
+    try:
+        while (item := handover.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        reader.join()
+
+
+# ---- conversations to labels -------------------------------------------------------------------------
+
+
+def conclude(
+    captures: CaptureSet, assembly: Assembly, rulebook: Rulebook, inventory: Inventory, endpoint_map: EndpointMap
+) -> Result:
+    """Label every conversation of an assembly."""
+    table = assembly.table
+    addresses = Addresses.of(table.rows, table.count)
+    orientation = first_look(table, _service_ports(rulebook))
+    inspection = inspect_all(table, orientation, _port_classes(rulebook))
+    labelling.join_channels(inspection)
+    labelling.orient_by_payload(orientation, inspection)
+    scene = Scene(
+        table, addresses, orientation, inspection, endpoint_map, inventory, rulebook,
+        Sides.of(table, addresses, orientation),
+    )  # fmt: skip
+    labelling.learn(scene)
+    labelling.orient_by_announcement(scene)
+    scene.sides = Sides.of(table, addresses, orientation)
+    resolved = labelling.resolve(scene)
+    known = _known(inventory, addresses)
+    labels = labelling.label(scene, known, resolved)
+    return Result(
+        columns.of_scene(
+            scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations
+        ),
+        damages=captures.damages,
+        counters=_counters(assembly, endpoint_map),
+        inputs=captures.names,
+        endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
+        host_rows=list(_host_rows(addresses, known)),
+    )
+
+
+def _service_ports(rulebook: Rulebook) -> NDArray[np.bool_]:
+    """bool[65536]: ports that a signature names one by one (ranges name no service)."""
+    named = np.zeros(65_536, np.bool_)
+    for path in rulebook.paths.values():
+        for endpoint in path.endpoints:
+            if endpoint.kind == "port" and endpoint.low == endpoint.high:
+                named[endpoint.low] = True
+    return named
+
+
+def _port_classes(rulebook: Rulebook) -> NDArray[np.int32]:
+    """int32[65536]: equal for ports that no signature tells apart."""
+    starts = np.union1d(rulebook.port_starts("tcp"), rulebook.port_starts("udp"))
+    return np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32)
+
+
+def _known(inventory: Inventory, addresses: Addresses) -> list[Known]:
+    if not inventory.entries:
+        return [UNKNOWN] * len(addresses.texts)
+    return [inventory.known(text) for text in addresses.texts]
+
+
+def _counters(assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:
+    """What was counted on the way; of bounds only those that were met."""
+    store = assembly.table.store
+    met = {
+        "packets_of_conversations_beyond_limit": assembly.table.dropped_packets,
+        "first_bytes_not_kept": int(store.counters[LIMITED_BYTES]),
+        "gaps_beyond_limit": int(store.counters[LOST_HOLES]),
+        "encapsulations_beyond_limit": assembly.encapsulations.overflow,
+        "datagrams_with_missing_fragments": assembly.reassembler.unfinished,
+        "datagrams_with_contradicting_fragments": assembly.reassembler.overlaps,
+        "announcements_beyond_limit": endpoint_map.refused,
+    }
+    always = {"packets": assembly.packets, "packets_without_tcp_or_udp": assembly.table.ignored_packets}
+    return always | {name: number for name, number in met.items() if number}
+
+
+def _endpoint_rows(endpoint_map: EndpointMap, rulebook: Rulebook, frames: Frames) -> Iterator[dict[str, Any]]:
+    """One row for each interface on a port, by each kind of announcement."""
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in endpoint_map:
+        said = entry.announcement
+        groups.setdefault((said.endpoint, said.uuid, said.version, said.kind), []).append(entry)
+    at_port: dict[Any, dict[str, set[str]]] = {}
+    for endpoint, uuid, _, kind in groups:
+        at_port.setdefault(endpoint, {}).setdefault("bind" if kind == "bind" else "said", set()).add(uuid)
+    for (endpoint, uuid, version, kind), entries in groups.items():
+        first = min(entries, key=lambda entry: entry.announcement.time).announcement
+        learnt = first.conversation >= 0
+        yield {
+            "server_ip": first.server,
+            "transport": first.transport,
+            "port": first.port,
+            "uuid": uuid or None,
+            "version": version or None,
+            "name": columns.short_name(rulebook, uuid, version) if uuid else None,
+            "kind": kind,
+            "first_seen": first.time,
+            "last_seen": max(entry.announcement.time for entry in entries),
+            "frame": frames.number(first.frame) if learnt else None,
+            "file": frames.file(first.frame) if learnt else None,
+            "conversation": first.conversation + 1 if learnt else None,
+            "address": first.address or None,
+            "annotation": first.annotation or None,
+            "disagreement": _disagreement(rulebook, at_port[endpoint], uuid, kind),
+        }
+
+
+def _disagreement(rulebook: Rulebook, at_port: dict[str, set[str]], uuid: str, kind: str) -> str | None:
+    """What binds on a port say against an announcement of it: others were accepted, this one never."""
+    bound = at_port.get("bind", set())
+    if kind == "bind" or not uuid or not bound or uuid in bound or bound & at_port["said"]:
+        return None
+    names = sorted(columns.short_name(rulebook, other, "") or other for other in bound)
+    return "bound on this port: " + ", ".join(names)
+
+
+def _host_rows(addresses: Addresses, known: Iterable[Known]) -> Iterator[dict[str, Any]]:
+    for address, host in zip(addresses.texts, known, strict=True):
+        if host is not UNKNOWN:
+            yield {
+                "address": address,
+                "name": host.name or None,
+                "roles": sorted(host.roles),
+                "versions": sorted(host.versions),
+                "source": "inventory",
+                "evidence": [],
+            }

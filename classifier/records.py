@@ -1,0 +1,455 @@
+"""Records for people and programs: JSON lines, CSV, the terminal, a notebook, an explanation.
+
+The one place where strangers' strings are made safe. Banners, names, annotations and file names may hold
+anything; what leaves here holds no control characters, no characters that reorder or hide text, no
+lone surrogates, no formula in CSV and no markup in HTML. Must not know where it is written to.
+"""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice, zip_longest
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from rich.cells import cell_len, chop_cells
+
+from classifier.fields import SIGNATURE_FIELDS, Coded, Column, Framed, Hole, Numbers, Texts, Times
+from classifier.limits import NOTEBOOK_ROWS, RENDER_ROWS
+from classifier.result import Table, fill, rfc3339
+
+if TYPE_CHECKING:
+    from classifier.lines import Dialect
+    from classifier.rulebook import ListedSignature
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
+                   "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
+"""What a spreadsheet may take for the beginning of a formula; full-width forms in some languages."""
+
+
+def safe(text: str) -> str:
+    r"""Text for a person's eyes, on one line: whatever would not print is shown as its escape, such as \x1b.
+
+    That is what drives a terminal (C0, C1), reorders, joins or hides text (Unicode categories Cf, Zl, Zp), and
+    what no UTF-8 can hold (Cs). A byte of a file name that is no UTF-8 (PEP 383) is shown as that byte.
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else _visible(ord(char)) for char in text)
+
+
+def _visible(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def unicode(value: Any) -> Any:
+    """A value that any UTF-8 can hold: itself, with U+FFFD for each lone surrogate in its texts."""
+    match value:
+        case str():
+            return value if value.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+        case list():
+            return [unicode(item) for item in value]
+        case dict():
+            return {name: unicode(item) for name, item in value.items()}
+    return value
+
+
+# ---- JSON lines --------------------------------------------------------------------------
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON on one line, safe to show: what would not print is escaped, a lone surrogate is U+FFFD."""
+    text = _encode(value)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(character: str) -> str:
+    return r"\ufffd" if "\ud800" <= character <= "\udfff" else json.dumps(character)[1:-1]
+
+
+def json_dialect() -> Dialect:
+    """How `lines` writes JSON."""
+    from classifier.lines import Dialect
+
+    return Dialect(
+        before=lambda name, number: f"{',' if number else '{'}{json_text(name)}:".encode(),
+        end=b"}\n",
+        value=lambda value: json_text(value).encode(),
+        template=_json_template,
+        quote=b'"',
+    )
+
+
+def write_jsonl(table: Table, out: IO[bytes]) -> None:
+    """Write each row as one JSON object in UTF-8. Raises OSError as `out` does."""
+    _write(table, json_dialect(), out)
+
+
+def _json_template(value: Any) -> tuple[list[bytes], list[int]]:
+    pieces, holes = [""], []
+    for part in _json_parts(value):
+        if isinstance(part, Hole):
+            holes.append(part.index)
+            pieces.append("")
+        else:
+            pieces[-1] += part
+    return [piece.encode() for piece in pieces], holes
+
+
+def _json_parts(value: Any) -> Iterator[str | Hole]:
+    match value:
+        case Hole():
+            yield value
+        case list():
+            yield from _joined("[", "]", (("", item) for item in value))
+        case dict():
+            yield from _joined("{", "}", ((f"{json_text(name)}:", item) for name, item in value.items()))
+        case _:
+            yield json_text(value)
+
+
+def _joined(opening: str, closing: str, items: Iterable[tuple[str, Any]]) -> Iterator[str | Hole]:
+    yield opening
+    for number, (key, item) in enumerate(items):
+        yield "," * (number > 0) + key
+        yield from _json_parts(item)
+    yield closing
+
+
+# ---- CSV ---------------------------------------------------------------------------------
+
+
+_BARE: Final = re.compile(r"[\w.:/ ()\[\]{}'*\\<>-]*", re.ASCII)
+
+
+def csv_cell(value: Any) -> str:
+    """A value as one cell: null is empty, lists and objects are JSON, a text never becomes a formula."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return _quoted(json_text(value))
+    guard = "'" if value.lstrip(" ").startswith(_FORMULA) else ""
+    return _quoted(guard + safe(value))
+
+
+def _quoted(text: str) -> str:
+    return text if _BARE.fullmatch(text) and text == text.strip() else '"' + text.replace('"', '""') + '"'
+
+
+def _csv_template(value: Any) -> tuple[list[bytes], list[int]]:
+    if value is None:
+        return [b""], []
+    pieces, holes = _json_template(value)
+    doubled = [piece.replace(b'"', b'""') for piece in pieces]
+    doubled[0] = b'"' + doubled[0]
+    doubled[-1] += b'"'
+    return doubled, holes
+
+
+def csv_dialect() -> Dialect:
+    """How `lines` writes CSV."""
+    from classifier.lines import Dialect
+
+    return Dialect(
+        before=lambda _, number: b"," if number else b"",
+        end=b"\n",
+        value=lambda value: csv_cell(value).encode(),
+        template=_csv_template,
+        quote=b"",
+    )
+
+
+def write_csv(table: Table, out: IO[bytes]) -> None:
+    """Write a line of names and one line a row, in UTF-8 (RFC 4180 with LF). Raises OSError as `out` does."""
+    out.write(",".join(map(csv_cell, table.columns)).encode() + b"\n")
+    _write(table, csv_dialect(), out)
+
+
+def _write(table: Table, dialect: Dialect, out: IO[bytes]) -> None:
+    from classifier.lines import render
+
+    for text in render(table, dialect):
+        out.write(text)
+
+
+# ---- the terminal ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What people see of a table: needs names the columns it reads, cells maps a heading to a row's text."""
+
+    needs: tuple[str, ...]
+    cells: Mapping[str, Callable[[Mapping[str, Any]], str]]
+
+
+def _side(row: Mapping[str, Any], side: str) -> str:
+    address, role = row[f"{side}_ip"], row[f"{side}_role"]
+    shown = f"[{address}]" if ":" in address else address
+    return f"{shown}:{row[f'{side}_port']}" + (f" ({role})" if role else "")
+
+
+def _protocol(row: Mapping[str, Any]) -> str:
+    spoken = "/".join(filter(None, (row["transport"], row["protocol"])))
+    source = row["resolved_by"]
+    return f"{spoken}, port by {_told(source)}" if source else spoken
+
+
+def _told(source: Mapping[str, Any]) -> str:
+    frame = source["frame"]
+    return f"{source['kind']} in frame {frame}" if frame is not None else f"{source['kind']}"
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    if row["absence"]:
+        return f"none: {row['absence']}"
+    return f"{row['data_path'] or ' or '.join(row['data_paths'])} ({row['certainty']})"
+
+
+def _security(row: Mapping[str, Any]) -> str:
+    seen = [row[name] for name in ("authentication", "encryption") if row[name]]
+    return ", ".join(each for each in seen if each != "none") or "".join(seen[:1]) or "-"
+
+
+CONVERSATIONS: Final = View(
+    needs=(
+        "id", "client_ip", "client_port", "client_role", "server_ip", "server_port", "server_role", "transport",
+        "protocol", "resolved_by", "data_paths", "data_path", "certainty", "absence", "authentication", "encryption",
+    ),
+    cells={
+        "ID": lambda row: str(row["id"]),
+        "CLIENT": lambda row: _side(row, "client"),
+        "SERVER": lambda row: _side(row, "server"),
+        "PROTOCOL": _protocol,
+        "DATA PATH": _label,
+        "SECURITY": _security,
+    },
+)  # fmt: skip
+"""A conversation as an administrator wants it: who with whom, what it is, how sure, how protected."""
+
+ENDPOINTS: Final = View(
+    needs=(
+        "server_ip", "transport", "port", "uuid", "version", "name", "kind", "first_seen", "frame", "file",
+        "address", "annotation", "disagreement",
+    ),
+    cells={
+        "SERVER": lambda row: f"{row['server_ip']} {row['transport']}/{'-' if row['port'] is None else row['port']}",
+        "INTERFACE": lambda row: " ".join(filter(None, (row["name"], row["uuid"], row["version"]))) or "-",
+        "SINCE": lambda row: row["first_seen"] or "-",
+        "TOLD BY": lambda row: _told(row) + (f" of {row['file']}" if row["file"] else ""),
+        "REMARKS": lambda row: "; ".join(_remarks(row)) or "-",
+    },
+)  # fmt: skip
+"""The endpoint map: what was handed out where, since when, and who said so."""
+
+
+def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["annotation"]:
+        yield f'"{row["annotation"]}"'
+    if row["address"] and row["address"] != row["server_ip"]:
+        yield f"announced as {row['address']}"
+    if row["disagreement"]:
+        yield f"disagrees: {row['disagreement']}"
+
+
+HOSTS: Final = View(
+    needs=("address", "name", "roles", "versions", "source", "evidence"),
+    cells={
+        "HOST": lambda row: " ".join(filter(None, (row["address"], row["name"]))),
+        "ROLES": lambda row: ", ".join(row["roles"]) or "-",
+        "VERSIONS": lambda row: ", ".join(row["versions"]) or "-",
+        "BECAUSE": lambda row: "; ".join([row["source"], *map(_fact, row["evidence"])]),
+    },
+)
+"""What every host is, and why."""
+
+
+SIGNATURES: Final = View(
+    needs=("id", "title", "client_roles", "server_roles", "ports", "versions"),
+    cells={
+        "ID": lambda row: row["id"],
+        "DATA PATH": lambda row: row["title"],
+        "CLIENT": lambda row: ", ".join(row["client_roles"]),
+        "SERVER": lambda row: ", ".join(row["server_roles"]),
+        "PORTS": lambda row: ", ".join(row["ports"]),
+        "VERSIONS": lambda row: ", ".join(row["versions"]),
+    },
+)
+"""What is recognised."""
+
+
+def signature_table(listed: Sequence[ListedSignature]) -> Table:
+    """The signatures as columns."""
+    return Table.of_rows(SIGNATURE_FIELDS, [asdict(signature) for signature in listed])
+
+
+def outline(value: Any, depth: int = 0) -> str:
+    """A JSON-ready object as indented lines for a person; what is empty or null is left out."""
+    lines = []
+    for name, item in value.items():
+        heading = f"{'  ' * depth}{name.replace('_', ' ')}:"
+        if isinstance(item, dict) and item:
+            lines += [heading, outline(item, depth + 1)]
+        elif isinstance(item, list) and any(isinstance(each, dict) for each in item):
+            lines += [f"{heading}\n{outline(each, depth + 1)}" for each in item]
+        elif item not in ("", None, [], {}):
+            shown = item if isinstance(item, list) else [{True: "yes", False: "no"}.get(item, item)]
+            lines.append(safe(f"{heading} {'; '.join(map(str, shown))}"))
+    return "\n".join(lines)
+
+
+def write_table(table: Table, view: View, out: IO[bytes], width: int | None = None) -> None:
+    """Write aligned text: one line a row, or cells folded to fit where there is a width (in columns).
+
+    Columns are as wide as the first rows need; a longer text further down is never cut off.
+    Raises OSError as `out` does.
+    """
+    batches = _cells(table, view)
+    first = next(batches, [])
+    widths = _widths([list(view.cells), *first], width)
+    out.write(_line(list(view.cells), widths, width))
+    for rows in (first, *batches):
+        out.write(b"".join(_line(row, widths, width) for row in rows))
+
+
+def _cells(table: Table, view: View) -> Iterator[list[list[str]]]:
+    for start in range(0, len(table), RENDER_ROWS):
+        end = min(start + RENDER_ROWS, len(table))
+        values = [_values(table.columns[name], start, end) for name in view.needs]
+        rows = (dict(zip(view.needs, row, strict=True)) for row in zip(*values, strict=True))
+        yield [[safe(cell(row)) for cell in view.cells.values()] for row in rows]
+
+
+def _values(column: Column, start: int, end: int) -> list[Any]:
+    """Some rows of a column as Python values, shared where they are equal."""
+    match column:
+        case Numbers(values):
+            return list(values[start:end].tolist())
+        case Times(ns, digits):
+            return list(map(rfc3339, ns[start:end].tolist(), digits[start:end].tolist()))
+        case Texts(texts):
+            return [text.decode("ascii", "replace") for text in texts[start:end].tolist()]
+        case Coded(codes, distinct):
+            return [distinct[code] for code in codes[start:end].tolist()]
+        case Framed(codes, distinct, frames):
+            rows = zip(codes[start:end].tolist(), frames[start:end].tolist(), strict=True)
+            return [fill(distinct[code], row) for code, row in rows]
+
+
+_GAP: Final = "  "
+
+
+def _widths(rows: list[list[str]], width: int | None) -> list[int]:
+    """Natural widths of the columns; where they exceed the width, the widest give way until all fit."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    if width is None:
+        return widths
+    room = max(width - len(_GAP) * (len(widths) - 1), 4 * len(widths))
+    floors = [
+        min(max(_longest_word(column), 4), natural)
+        for natural, column in zip(widths, zip(*rows, strict=True), strict=True)
+    ]
+    while sum(widths) > room:
+        spare = [natural - floor for natural, floor in zip(widths, floors, strict=True)]
+        most = spare if max(spare) > 0 else widths
+        widths[most.index(max(most))] -= 1
+    return widths
+
+
+_WORD: Final = re.compile(r"[^ /-]*[ /-]?")
+
+
+def _longest_word(texts: Iterable[str]) -> int:
+    return max(cell_len(word.rstrip()) for text in set(texts) for word in _WORD.findall(text))
+
+
+def _line(cells: list[str], widths: list[int], width: int | None) -> bytes:
+    """One row; with a width, on as many lines as its longest cell needs."""
+    folded = [[cell] if width is None else _fold(cell, room) for cell, room in zip(cells, widths, strict=True)]
+    lines = []
+    for parts in zip_longest(*folded, fillvalue=""):
+        padded = (part + " " * (room - cell_len(part)) for part, room in zip(parts, widths, strict=True))
+        lines.append(_GAP.join(padded).rstrip() + "\n")
+    return "".join(lines).encode()
+
+
+def _fold(text: str, width: int) -> list[str]:
+    """Break a text behind spaces, hyphens and slashes; a word wider than the width anywhere."""
+    if cell_len(text) <= width:
+        return [text]
+    lines = [""]
+    for word in _WORD.findall(text):
+        if cell_len(lines[-1] + word.rstrip()) <= width:
+            lines[-1] += word
+        else:
+            lines += chop_cells(word, width)
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+# ---- explanations and notebooks ----------------------------------------------------------
+
+
+def explain(record: Mapping[str, Any]) -> str:
+    """Why a conversation got its label, or none, in lines of text: each piece of evidence with its frame."""
+    return "\n".join(map(safe, _explanation(record)))
+
+
+def _explanation(record: Mapping[str, Any]) -> Iterator[str]:
+    yield f"conversation {record['id']}: {_side(record, 'client')} -> {_side(record, 'server')}, {_protocol(record)}"
+    yield f"frames {record['first_frame']} to {record['last_frame']} of {record['file']}, from {record['start']}"
+    yield f"data path: {_label(record)}"
+    if len(record["data_paths"]) > 1:
+        yield f"that fit: {', '.join(record['data_paths'])}"
+    if record["resolved_by"]:
+        yield f"port handed out by {_resolution(record['resolved_by'])}"
+    yield f"authentication: {record['authentication'] or 'unknown'}, encryption: {record['encryption'] or 'unknown'}"
+    yield from map(_interface, record["rpc_interfaces"])
+    yield "evidence:" if record["evidence"] else "evidence: none"
+    yield from (f"  {_fact(fact)}" for fact in record["evidence"])
+    yield from (f"finding, {item['severity']}: {item['text']}{_place(item)}" for item in record["findings"])
+
+
+def _resolution(source: Mapping[str, Any]) -> str:
+    interface = " ".join(filter(None, (source["name"], source["uuid"])))
+    return f"{source['kind']} for {interface or 'no interface'}{_place(source)}"
+
+
+def _interface(bound: Mapping[str, Any]) -> str:
+    answer = {True: "accepted", False: "refused", None: "answer not seen"}[bound["accepted"]]
+    named = " ".join(filter(None, (bound["name"], bound["uuid"], bound["version"])))
+    return f"RPC interface {named}: {answer}{_place(bound)}"
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    return f"{fact['kind']}: {fact['field']} = {fact['value']}{_place(fact)}"
+
+
+def _place(item: Mapping[str, Any]) -> str:
+    frame, file, conversation = item["frame"], item.get("file"), item.get("conversation")
+    places = (
+        f"frame {frame}" if frame is not None else "",
+        f"of {file}" if file else "",
+        f"conversation {conversation}" if conversation is not None else "",
+    )
+    return f" ({' '.join(filter(None, places))})" if any(places) else ""
+
+
+def html(table: Table, view: View = CONVERSATIONS) -> str:
+    """The first rows as an HTML table for a notebook, every text escaped."""
+    shown = list(islice(chain.from_iterable(_cells(table, view)), NOTEBOOK_ROWS))
+    rows = [_html_row("th", list(view.cells)), *(_html_row("td", row) for row in shown)]
+    return f"<table>{''.join(rows)}</table><p>{len(shown)} of {len(table)} rows</p>"
+
+
+def _html_row(tag: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{markup.escape(cell)}</{tag}>' for cell in cells)}</tr>"

@@ -1,0 +1,271 @@
+"""What a run gives back: the table of conversations, and what was learnt beside it.
+
+Owns `Table` (equal-length columns and their meaning), `Result` and `Conversation`. Must not know how
+a table is filled (`pipeline`), nor how it is written or framed: `records` and `tables` are asked for
+that when a user calls for it, and not loaded before.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classifier.errors import Damage
+from classifier.fields import (
+    ENDPOINT_FIELDS,
+    FIELDS,
+    FINDING_FIELDS,
+    HOST_FIELDS,
+    NAMES,
+    NO_TIME,
+    Coded,
+    Column,
+    Field,
+    Framed,
+    Hole,
+    Numbers,
+    Texts,
+    Times,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Mapping[str, Any]
+"""A row of a small table before it is one: times are nanoseconds since the epoch; a missing key is null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Equal-length columns, one for each of `fields`, in their order. Raises ValueError when they don't fit."""
+
+    fields: tuple[Field, ...]
+    columns: Mapping[str, Column]
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in self.fields]
+        if list(self.columns) != names:
+            raise ValueError(f"columns {sorted(set(names) ^ set(self.columns)) or 'in another order'}")
+        lengths = {name: length_of(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of unequal length: {lengths}")
+
+    def __len__(self) -> int:
+        return length_of(next(iter(self.columns.values())))
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row as JSON-ready values, times as RFC 3339 text."""
+        return {name: value_at(column, index) for name, column in self.columns.items()}
+
+    @classmethod
+    def of_rows(cls, fields: tuple[Field, ...], rows: Sequence[Row]) -> Table:
+        """Turn rows into columns, for tables that are small (endpoints, hosts, findings)."""
+        return cls(fields, {field.name: _column(field, [row.get(field.name) for row in rows]) for field in fields})
+
+
+class Result:
+    """All conversations of a capture set. `len` counts them, `result[7]` is the one with id 7, iteration is by id.
+
+    columns: one `Column` for each name of `fields.NAMES`. damages: where inputs were cut short or corrupt.
+    counters: what was counted on the way; a name that begins with "dropped_" tells what a bound left out.
+    inputs: the captures, as named.
+    endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        *,
+        damages: Iterable[Damage] = (),
+        counters: Mapping[str, int] | None = None,
+        inputs: Iterable[str] = (),
+        endpoint_rows: Iterable[Row] = (),
+        host_rows: Iterable[Row] = (),
+    ) -> None:
+        self.table = Table(FIELDS, {name: columns[name] for name in NAMES})
+        self.damages = tuple(damages)
+        self.counters = dict(counters or {})
+        self.inputs = tuple(inputs)
+        self.endpoint_rows = list(endpoint_rows)
+        self.host_rows = list(host_rows)
+
+    @classmethod
+    def empty(cls) -> Result:
+        """A result without conversations; it has all columns and types."""
+        return cls(Table.of_rows(FIELDS, []).columns)
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Every column by its name in `fields.NAMES`."""
+        return self.table.columns
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was left out because a bound of `limits` was met: words for it, and how many. Empty when nothing was."""
+        losses = ((name, count) for name, count in self.counters.items() if name.startswith("dropped_") and count)
+        return {name.removeprefix("dropped_").replace("_", " "): count for name, count in losses}
+
+    @property
+    def endpoint_table(self) -> Table:
+        """The endpoint map as columns."""
+        return Table.of_rows(ENDPOINT_FIELDS, self.endpoint_rows)
+
+    @property
+    def host_table(self) -> Table:
+        """The hosts as columns."""
+        return Table.of_rows(HOST_FIELDS, self.host_rows)
+
+    @property
+    def finding_table(self) -> Table:
+        """Every finding of every conversation, by id."""
+        return Table.of_rows(FINDING_FIELDS, list(self._finding_rows()))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The conversations as a frame: the columns of the contract, with the same dtypes when there are none."""
+        return _frame(self.table)
+
+    def endpoints(self) -> pd.DataFrame:
+        """Which RPC interface was handed out on which server port, since when, and who said so."""
+        return _frame(self.endpoint_table)
+
+    def hosts(self) -> pd.DataFrame:
+        """The role of every host, and why."""
+        return _frame(self.host_table)
+
+    def findings(self) -> pd.DataFrame:
+        """One row for each finding of a conversation."""
+        return _frame(self.finding_table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (Conversation(self, index) for index in range(len(self)))
+
+    def __getitem__(self, conversation_id: int) -> Conversation:
+        if not 1 <= conversation_id <= len(self):
+            raise KeyError(f"no conversation {conversation_id}: there are {len(self)}")
+        return Conversation(self, conversation_id - 1)
+
+    def __repr__(self) -> str:
+        return f"<Result: {len(self)} conversations of {len(self.inputs)} inputs, {len(self.damages)} damages>"
+
+    def _repr_html_(self) -> str:
+        from classifier.records import html
+
+        return html(self.table)
+
+    def _finding_rows(self) -> Iterator[Row]:
+        column = self.columns["findings"]
+        for index in _rows_with_values(column):
+            at_hand = {"conversation": index + 1, "file": value_at(self.columns["file"], index)}
+            yield from ({**at_hand, **finding} for finding in value_at(column, index))
+
+
+class Conversation:
+    """One conversation of a result: an attribute for each field, read from its column when asked for."""
+
+    __slots__ = ("_index", "_result")
+
+    def __init__(self, result: Result, index: int) -> None:
+        self._result = result
+        self._index = index
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in NAMES:
+            raise AttributeError(f"a conversation has no field {name!r}")
+        return value_at(self._result.columns[name], self._index)
+
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *NAMES]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, in the order of the contract."""
+        return self._result.table.row(self._index)
+
+    def explain(self) -> str:
+        """Why it got its label, or none: every piece of evidence with its frame. Safe to print."""
+        from classifier.records import explain
+
+        return explain(self.to_dict())
+
+    def __repr__(self) -> str:
+        return f"<{self.explain().partition(chr(10))[0]}>"
+
+
+def length_of(column: Column) -> int:
+    """How many rows a column has."""
+    match column:
+        case Numbers(values):
+            return len(values)
+        case Times(ns):
+            return len(ns)
+        case Texts(texts):
+            return len(texts)
+        case Coded(codes) | Framed(codes):
+            return len(codes)
+
+
+def value_at(column: Column, index: int) -> Any:
+    """One value, JSON-ready and the caller's own; a time as RFC 3339 text."""
+    match column:
+        case Numbers(values):
+            return int(values[index])
+        case Times(ns, digits):
+            return rfc3339(int(ns[index]), int(digits[index]))
+        case Texts(texts):
+            return bytes(texts[index]).decode("ascii")
+        case Coded(codes, distinct):
+            return copy.deepcopy(distinct[codes[index]])
+        case Framed(codes, distinct, frames):
+            return fill(distinct[codes[index]], frames[index].tolist())
+
+
+def fill(value: Any, frames: Sequence[int]) -> Any:
+    """A copy of a value of `Framed` with its holes filled from one row of frames."""
+    match value:
+        case Hole(index):
+            return frames[index]
+        case list():
+            return [fill(item, frames) for item in value]
+        case dict():
+            return {name: fill(item, frames) for name, item in value.items()}
+    return value
+
+
+def rfc3339(ns: int, digits: int) -> str | None:
+    """Nanoseconds since the epoch as UTC text with that many fraction digits; None for `NO_TIME`."""
+    if ns == NO_TIME:
+        return None
+    seconds, fraction = divmod(ns, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{fraction:09d}"[: len(text) + digits + (digits > 0)] + "Z"
+
+
+def _column(field: Field, values: list[Any]) -> Column:
+    if field.kind == "time":
+        ns = np.array([NO_TIME if value is None else value for value in values], np.int64)
+        return Times(ns, np.where(ns % 1000 == 0, 6, 9).astype(np.int8))
+    if field.kind == "int" and not field.nullable:
+        return Numbers(np.array(values, np.int64))
+    return Coded(np.arange(len(values), dtype=np.int32), values)
+
+
+def _rows_with_values(column: Column) -> list[int]:
+    """Rows of a list column that are not empty, found on the distinct values."""
+    if not isinstance(column, Coded | Framed) or not len(column.codes):
+        return []
+    filled = np.array([bool(value) for value in column.values])
+    found: list[int] = np.flatnonzero(filled[column.codes]).tolist()
+    return found
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    from classifier.tables import frame
+
+    return frame(table)

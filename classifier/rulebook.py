@@ -1,0 +1,367 @@
+"""The signatures: finds `signatures/`, loads it, checks it; what it must look like is told in `signatures/README.md`.
+
+Owns the vocabulary and the grammar of the TOML files, and reports every issue with file and line.
+Must not know what the rules are used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
+
+from .errors import RulebookError
+from .model import PROTOCOLS, RESOLUTION_KINDS, ROLES, VERSIONS
+from .rules import (
+    ANY,
+    COLUMNS,
+    RANKS,
+    Condition,
+    DataPath,
+    Endpoint,
+    FirewallRule,
+    Form,
+    Issue,
+    Pattern,
+    Rank,
+    RpcInterface,
+    Rulebook,
+    Service,
+    describe,
+    listing,
+    parse_endpoint,
+)
+
+__all__ = [
+    "DataPath", "FirewallRule", "Issue", "RpcInterface", "Rulebook",
+    "describe", "find_directory", "listing", "load", "read",
+]  # fmt: skip
+
+_Made = TypeVar("_Made")
+
+
+def find_directory() -> Path:
+    """The signatures shipped with this package: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for directory in (package / "signatures", package.parent / "signatures"):
+        if directory.is_dir():
+            return directory
+    raise RulebookError("no signatures found beside the package; reinstall it or name a directory with --signatures")
+
+
+def load(directory: Path | None = None) -> Rulebook:
+    """All signatures of a directory (default: those shipped).
+
+    Raises RulebookError, whose text lists every issue with file and line.
+    """
+    rulebook, issues = read(directory)
+    if issues:
+        raise RulebookError("the signatures have issues:\n" + "\n".join(map(str, issues)))
+    return rulebook
+
+
+def read(directory: Path | None = None) -> tuple[Rulebook, list[Issue]]:
+    """What can be read of a directory, and all issues of its form (examples are not run here: `verdicts.verify`)."""
+    where = directory or find_directory()
+    if not where.is_dir():
+        raise RulebookError(f"{where}: not a directory of signatures")
+    reader = _Reader()
+    files = [_File.read(path, reader.issues) for path in sorted(where.glob("*.toml"))]
+    if not files:
+        raise RulebookError(f"{where}: no .toml file in it")
+    return reader.rulebook(files, where), sorted(reader.issues)
+
+
+class _File:
+    """One TOML file: its tables, and its text to find line numbers in."""
+
+    def __init__(self, name: str, text: str, tables: dict[str, Any]) -> None:
+        self.name, self.text, self.tables = name, text, tables
+
+    @classmethod
+    def read(cls, path: Path, issues: list[Issue]) -> _File:
+        """The file; when it is no TOML, an empty one and an issue."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            return cls(path.name, text, tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            line = re.search(r"line (\d+)", str(error))
+            issues.append(Issue(path.name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
+        except (OSError, UnicodeDecodeError) as error:
+            issues.append(Issue(path.name, 1, f"cannot be read: {error}"))
+        return cls(path.name, "", {})
+
+    def line(self, table: str, key: str = "") -> int:
+        """Line of a table's header, or of a key under it (the header's where the key stands elsewhere)."""
+        quoted = rf"(?:{re.escape(table)}|\"{re.escape(table)}\")"
+        header = re.search(rf"^\[+{quoted}[].]", self.text, re.MULTILINE)
+        place = header.start() if header else 0
+        if key:
+            found = re.compile(rf"^\"?{re.escape(key)}\"?\s*=", re.MULTILINE).search(self.text, place)
+            place = found.start() if found else place
+        return self.text.count("\n", 0, place) + 1
+
+
+_FILES: Final = {"services.toml": "services", "rpc_interfaces.toml": "interfaces", "vocabulary.toml": "vocabulary"}
+"""Files with a job of their own; every other file holds data paths, or firewall rules if its name says so."""
+
+
+class _Reader:
+    """Turns parsed TOML into a Rulebook, collecting every issue instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.issues: list[Issue] = []
+        self.sign_fields: frozenset[str] = frozenset()
+        self.interface_names: frozenset[str] = frozenset()
+        self.service_names: frozenset[str] = frozenset()
+
+    def rulebook(self, files: Sequence[_File], directory: Path) -> Rulebook:
+        jobs: dict[str, list[_File]] = {}
+        for file in files:
+            job = "firewall" if file.name.startswith("firewall") else _FILES.get(file.name, "paths")
+            jobs.setdefault(job, []).append(file)
+        dedicated, disowning = self._vocabulary(jobs.get("vocabulary", []))
+        interfaces = tuple(interface for file in jobs.get("interfaces", []) for interface in self._interfaces(file))
+        self.interface_names = frozenset(interface.name for interface in interfaces)
+        services = self._named(jobs.get("services", []), self._service)
+        self.service_names = frozenset(services)
+        paths = self._named(jobs.get("paths", []), self._path)
+        self._check_parts(jobs.get("paths", []), paths)
+        rules = self._named(jobs.get("firewall", []), self._firewall_rule)
+        return Rulebook(
+            MappingProxyType(paths), MappingProxyType(services), interfaces, tuple(rules.values()),
+            dedicated, disowning, self.sign_fields, directory,
+        )  # fmt: skip
+
+    def _named(self, files: Sequence[_File], make: Callable[[_Table], _Made]) -> dict[str, _Made]:
+        """name → object for the tables of these files; a name used twice is an issue."""
+        found: dict[str, _Made] = {}
+        for file in files:
+            for name, table in file.tables.items():
+                made = make(_Table(self.issues, file, name, table))
+                if name in found:
+                    self.issues.append(Issue(file.name, file.line(name), f"{name}: defined twice"))
+                else:
+                    found[name] = made
+        return found
+
+    # -- the kinds of tables --
+
+    def _vocabulary(self, files: Sequence[_File]) -> tuple[frozenset[tuple[str, int]], tuple[Condition, ...]]:
+        dedicated: set[tuple[str, int]] = set()
+        disowning: tuple[Condition, ...] = ()
+        for file in files:
+            signs = _Table(self.issues, file, "signs", file.tables.get("signs", {}))
+            self.sign_fields |= frozenset(signs.table)
+            ports = _Table(self.issues, file, "dedicated_ports", file.tables.get("dedicated_ports", {}))
+            dedicated |= {(e.transport, e.low) for key in ports.table for e in ports.endpoints([key])}
+            others = _Table(self.issues, file, "somebody_else", file.tables.get("somebody_else", {}))
+            disowning += tuple(self._condition(others, {name: others.table[name]}) for name in others.table)
+        return frozenset(dedicated), disowning
+
+    def _interfaces(self, file: _File) -> Iterator[RpcInterface]:
+        for name, raw in file.tables.items():
+            table = _Table(self.issues, file, name, raw)
+            if "interfaces" in table.table:
+                yield from self._interface_list(table)
+            else:
+                yield self._interface(table)
+
+    def _interface(self, table: _Table) -> RpcInterface:
+        table.allow("uuid", "version", "title", "category", "exchange_only", "neutral", "roles", "versions", "source")
+        return RpcInterface(
+            uuid=table.uuid(table.text("uuid")), version=table.text("version"), name=table.name,
+            title=table.text("title"), category=table.text("category"),
+            exchange_only=table.flag("exchange_only"), neutral=table.flag("neutral"),
+            roles=table.words("roles", ROLES), versions=table.words("versions", VERSIONS), source=table.text("source"),
+        )  # fmt: skip
+
+    def _interface_list(self, table: _Table) -> Iterator[RpcInterface]:
+        """A list of interfaces that are not Exchange's: one "uuid version name" a line, "-" for no version."""
+        table.allow("interfaces", "source", "title")
+        source = table.text("source")
+        for line in table.text("interfaces").strip().splitlines():
+            uuid, version, name = (*line.split(maxsplit=2), "", "")[:3]
+            if not name:
+                table.issue(f"{line!r} is not 'uuid version name'", "interfaces")
+                continue
+            version = "" if version == "-" else version
+            yield RpcInterface(table.uuid(uuid), version, name, name, table.name, False, False, (), (), source)
+
+    def _service(self, table: _Table) -> Service:
+        table.allow(*(each.name for each in fields(Service) if each.name != "id"))
+        return Service(
+            id=table.name, title=table.text("title"), plain=tuple(table.plain()),
+            proof=self._conditions(table, "proof"), hint=self._conditions(table, "hint"),
+            mark=self._conditions(table, "mark"), unless=self._conditions(table, "unless"),
+            interfaces=table.words("interfaces", self.interface_names),
+            over=table.words("over", PROTOCOLS) or ("dcerpc",),
+            unknown_interface=table.flag("unknown_interface"),
+            handed_out_by=table.words("handed_out_by", RESOLUTION_KINDS), opaque=table.flag("opaque"),
+        )  # fmt: skip
+
+    def _conditions(self, table: _Table, key: str) -> tuple[Condition, ...]:
+        return tuple(self._condition(table, each, key) for each in table.tables_of(key))
+
+    def _condition(self, table: _Table, raw: Mapping[str, Any], key: str = "") -> Condition:
+        condition = {}
+        for name, values in raw.items():
+            table.known(name, self.sign_fields, "sign", key)
+            texts = [values] if isinstance(values, str) else values
+            condition[name] = tuple(Pattern(text) for text in texts if table.is_text(text, name))
+        return condition
+
+    def _path(self, table: _Table) -> DataPath:
+        table.allow(*_PATH_KEYS, *_FORM_KEYS)
+        overrides = table.tables_of("differs")
+        for each in overrides:
+            table.only(each, ("in", *_FORM_KEYS), "differs")
+        forms = [self._form(table, each) for each in ({}, *overrides)]
+        kept = tuple(form for form in forms if form.versions)
+        if not kept:
+            table.issue("no version is left for it", "versions")
+            kept = tuple(forms[:1])
+        for key in ("title", "source", "example", "counterexample"):
+            table.require(key)
+        return DataPath(
+            id=table.name, rank=cast(Rank, table.word("rank", RANKS)), forms=kept, part_of=table.text("part_of"),
+            original_spelling=table.text("original_spelling"), source=table.text("source"),
+            examples=table.texts("example"), counterexamples=table.texts("counterexample"),
+        )  # fmt: skip
+
+    def _form(self, table: _Table, override: Mapping[str, Any]) -> Form:
+        """The base form (empty override: all versions that no `differs` claims) or one that differs from it."""
+        form = _Table(self.issues, table.file, table.name, {**table.table, **override})
+        versions = form.words("in" if override else "versions", VERSIONS)
+        if not override:
+            claimed = {version for each in table.tables_of("differs") for version in each.get("in", ())}
+            versions = tuple(version for version in versions if version not in claimed)
+        columns = {column: form.text(column) for column in COLUMNS}
+        return Form(
+            versions=versions, title=form.text("title"),
+            client_roles=form.words("client", (*ROLES, ANY)), server_roles=form.words("server", (*ROLES, ANY)),
+            endpoints=tuple(form.endpoints(form.texts("ports"), "ports")),
+            implied_endpoints=tuple(form.endpoints(form.texts("implied_ports"), "implied_ports")),
+            speaks=form.words("speaks", self.service_names), both_ways=form.flag("both_ways"),
+            notes=form.text("notes"), **columns,
+        )  # fmt: skip
+
+    def _check_parts(self, files: Sequence[_File], paths: Mapping[str, DataPath]) -> None:
+        for file in files:
+            for name, table in file.tables.items():
+                if isinstance(table, dict) and "part_of" in table:
+                    _Table(self.issues, file, name, table).known(table["part_of"], paths, "data path", "part_of")
+
+    def _firewall_rule(self, table: _Table) -> FirewallRule:
+        table.allow("name", "roles", "opens", "program", "original_spelling")
+        opens = table.texts("opens")
+        kind = opens[0] if opens and opens[0] in ("dynamic-rpc", "rpc-epmap", "any") else "ports"
+        return FirewallRule(
+            id=table.name, name=table.text("name"), roles=table.words("roles", (*ROLES, ANY)), opens=kind,  # type: ignore[arg-type]
+            endpoints=tuple(table.endpoints(opens, "opens")) if kind == "ports" else (),
+            program=table.text("program"), original_spelling=table.text("original_spelling"),
+        )  # fmt: skip
+
+
+_PATH_KEYS: Final = (
+    "rank", "part_of", "original_spelling", "source", "example", "counterexample", "differs", "versions",
+)  # fmt: skip
+_FORM_KEYS: Final = ("title", "client", "server", "ports", "implied_ports", "speaks", "both_ways", "notes", *COLUMNS)
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class _Table:
+    """One TOML table with typed, checked access; whatever is wrong becomes an issue at its line."""
+
+    def __init__(self, issues: list[Issue], file: _File, name: str, table: Any) -> None:
+        self.issues, self.file, self.name = issues, file, name
+        self.table: dict[str, Any] = table if isinstance(table, dict) else {}
+        if not isinstance(table, dict):
+            self.issue("must be a table")
+
+    def issue(self, text: str, key: str = "") -> None:
+        self.issues.append(Issue(self.file.name, self.file.line(self.name, key), f"{self.name}: {text}"))
+
+    def known(self, word: Any, vocabulary: Iterable[str], what: str, key: str = "") -> bool:
+        """Whether the word is in the vocabulary; if not, an issue with the nearest one."""
+        if isinstance(word, str) and word in vocabulary:
+            return True
+        near = difflib.get_close_matches(str(word), list(vocabulary), 1)
+        self.issue(f"unknown {what} {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""), key)
+        return False
+
+    def allow(self, *keys: str) -> None:
+        self.only(self.table, keys)
+
+    def only(self, table: Mapping[str, Any], keys: Sequence[str], key: str = "") -> None:
+        for each in table:
+            if each not in keys:
+                self.known(each, keys, "key", key or each)
+
+    def require(self, key: str) -> None:
+        if not self.table.get(key):
+            self.issue(f"{key} is missing")
+
+    def is_text(self, value: Any, key: str) -> bool:
+        if not isinstance(value, str):
+            self.issue(f"{key} must be text, not {value!r}", key)
+        return isinstance(value, str)
+
+    def text(self, key: str) -> str:
+        value = self.table.get(key, "")
+        return cast(str, value) if self.is_text(value, key) else ""
+
+    def flag(self, key: str) -> bool:
+        value = self.table.get(key, False)
+        if not isinstance(value, bool):
+            self.issue(f"{key} must be true or false, not {value!r}", key)
+        return value is True
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; one text stands for a list of one."""
+        value = self.table.get(key, [])
+        values = value if isinstance(value, list) else [value]
+        return tuple(each for each in values if self.is_text(each, key))
+
+    def word(self, key: str, vocabulary: Sequence[str]) -> str:
+        value = self.table.get(key, vocabulary[0])
+        return value if self.known(value, vocabulary, key, key) else vocabulary[0]
+
+    def words(self, key: str, vocabulary: Iterable[str]) -> tuple[str, ...]:
+        return tuple(each for each in self.texts(key) if each in vocabulary or self.known(each, vocabulary, key, key))
+
+    def tables_of(self, key: str) -> list[dict[str, Any]]:
+        """A list of tables; one table stands for a list of one."""
+        value = self.table.get(key, [])
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, dict) for each in values):
+            self.issue(f"{key} must be a list of tables", key)
+        return [each for each in values if isinstance(each, dict)]
+
+    def uuid(self, text: str) -> str:
+        if not _UUID.fullmatch(text):
+            self.issue(f"{text!r} is not a UUID in lower case")
+        return text
+
+    def endpoints(self, texts: Iterable[str], key: str = "") -> Iterator[Endpoint]:
+        for text in texts:
+            endpoint = parse_endpoint(text)
+            if endpoint is None:
+                self.issue(f"{text!r} is no endpoint; write '25/tcp', '16000-17000/tcp', 'dynamic-rpc/tcp'", key)
+            else:
+                yield endpoint
+
+    def plain(self) -> Iterator[tuple[str, int]]:
+        for text in self.texts("plain"):
+            protocol, _, port = text.partition(":")
+            if self.known(protocol, PROTOCOLS, "protocol", "plain"):
+                if port and not (port.isdecimal() and 0 < int(port) <= 65_535):
+                    self.issue(f"{text!r}: {port!r} is no port", "plain")
+                else:
+                    yield protocol, int(port or 0)

@@ -1,0 +1,124 @@
+"""Runs the examples that signatures carry: each must come out as written.
+
+Owns the notation of examples (signatures/README.md, "Examples"). Must not decide anything itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from .model import PROTOCOLS, ROLES
+from .rulebook import read
+from .rules import Issue, Rulebook, parse_endpoint
+from .verdicts import Facts, decide
+
+
+def verify(directory: Path | None = None) -> list[Issue]:
+    """All issues of a directory of signatures: of its form, and of examples that do not come out as written."""
+    rulebook, issues = read(directory)
+    if not issues:
+        issues = [*_example_issues(rulebook)]
+    return sorted(issues)
+
+
+def _example_issues(rulebook: Rulebook) -> Iterable[Issue]:
+    places = _places(rulebook.directory)
+    for path in rulebook.paths.values():
+        for key, texts, expected in (("example", path.examples, True), ("counterexample", path.counterexamples, False)):
+            for text in texts:
+                problem = _example_problem(rulebook, path.id, text, expected)
+                if problem:
+                    file, line = places.get((path.id, key), ("", 1))
+                    yield Issue(file, line, f"{path.id}: {key} {text!r} {problem}")
+
+
+def _example_problem(rulebook: Rulebook, path_id: str, text: str, expected: bool) -> str | None:
+    try:
+        decision = decide(rulebook, facts_of_example(rulebook, text))
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    if (path_id in decision.data_paths) is expected:
+        return None
+    got = ", ".join(decision.data_paths) or decision.absence
+    return f"gives {got}" if expected else f"matches ({decision.certainty})"
+
+
+def _places(directory: Path) -> dict[tuple[str, str], tuple[str, int]]:
+    """(path id, key) → file and line where that key stands."""
+    places: dict[tuple[str, str], tuple[str, int]] = {}
+    for file in sorted(directory.glob("*.toml")):
+        table = ""
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if line.startswith("["):
+                table = line.strip("[] \"'")
+            elif "=" in line and line[0].isalpha():
+                places.setdefault((table, line.partition("=")[0].strip()), (file.name, number))
+    return places
+
+
+_INTERFACE_WORDS: Final = {"accepts": "interfaces", "offers": "offered", "asks": "asked", "handed-out": "resolved"}
+_PLAIN_WORDS: Final = {"condition": "condition", "resolved-kind": "resolved_kind"}
+_VERSION_WORDS: Final = {"version": "server_versions", "client-version": "client_versions"}
+
+
+def facts_of_example(rulebook: Rulebook, text: str) -> Facts:
+    """The facts written `CLIENT > SERVER PORT PROTOCOL [word=value …]` (README.md, "Examples").
+
+    Raises ValueError, in words for the writer, when the text does not follow the notation.
+    """
+    words = shlex.split(text)
+    if len(words) < 5 or words[1] != ">":
+        raise ValueError("write 'client > server port/transport protocol [word=value ...]'")
+    client, _, server, port, protocol, *rest = words
+    endpoint = parse_endpoint(port)
+    if endpoint is None or endpoint.kind != "port" or endpoint.low != endpoint.high:
+        raise ValueError(f"{port!r} is no port such as 25/tcp")
+    if protocol != "-" and protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}")
+    facts = Facts(
+        transport=endpoint.transport, server_port=endpoint.low, protocol=None if protocol == "-" else protocol,
+        client_roles=_example_roles(client), server_roles=_example_roles(server),
+    )  # fmt: skip
+    for word in rest:
+        key, _, value = word.partition("=")
+        facts = _with_word(rulebook, facts, key, value)
+    return facts
+
+
+def _example_roles(word: str) -> frozenset[str]:
+    roles = frozenset() if word == "?" else frozenset(word.split("+"))
+    if not roles <= frozenset(ROLES):
+        raise ValueError(f"unknown role {word!r}")
+    return roles
+
+
+def _with_word(rulebook: Rulebook, facts: Facts, key: str, value: str) -> Facts:
+    if key in _INTERFACE_WORDS:
+        name = _INTERFACE_WORDS[key]
+        kind = "ept_map" if key == "handed-out" else facts.resolved_kind
+        change: dict[str, Any] = {name: getattr(facts, name) | {_pair(rulebook, value)}, "resolved_kind": kind}
+        return replace(facts, **change)
+    if key in _VERSION_WORDS:
+        change = {_VERSION_WORDS[key]: frozenset(value.split("+"))}
+        return replace(facts, **change)
+    if key in _PLAIN_WORDS:
+        change = {_PLAIN_WORDS[key]: value}
+        return replace(facts, **change)
+    if key not in rulebook.sign_fields:
+        raise ValueError(f"unknown word {key!r}")
+    return replace(facts, signs=facts.signs | {(key, value)})
+
+
+def _pair(rulebook: Rulebook, name: str) -> tuple[str, str]:
+    """(uuid, version) of an interface named in rpc_interfaces.toml, or of a UUID that no list knows."""
+    for interface in rulebook.interfaces:
+        if interface.name == name:
+            return interface.uuid, interface.version
+    uuid, _, version = name.partition("/")
+    if len(uuid) != 36:
+        raise ValueError(f"unknown interface {name!r}")
+    return uuid, version or "1.0"

@@ -1,0 +1,188 @@
+"""Captures → PacketBatches, chosen by content, several of them in the order of their time.
+
+The names users give (files, folders, `-`) become one capture set here. Knows formats only to tell them
+apart; each is read in a module of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from classifier.errors import Damage, UsageError
+from classifier.limits import KIB, READ_BLOCK
+from classifier.packets import Frames, Interfaces, PacketBatch
+from classifier.sources import pcap, pcapng
+from classifier.sources.reading import Readable, Window
+
+STDIN = "-"
+PEEK = 64 * KIB
+
+Progress = Callable[[int, int], None]
+"""Called with bytes read so far and bytes in all (0 when unknown)."""
+
+
+class Source(Protocol):
+    """One open capture."""
+
+    name: str
+    window: Window
+
+    def batches(self) -> Iterator[PacketBatch]:
+        """Its packets in file order."""
+
+
+@dataclass(slots=True)
+class CaptureSet:
+    """All captures of one run. damages grows while they are read."""
+
+    names: list[str]
+    interfaces: Interfaces = field(default_factory=Interfaces)
+    frames: Frames = field(default_factory=Frames)
+    damages: list[Damage] = field(default_factory=list)
+    bytes_read: int = 0
+    bytes_total: int = 0
+
+    @classmethod
+    def of(cls, inputs: Iterable[str | Path]) -> CaptureSet:
+        """Resolve files, folders and `-`.
+
+        Raises UsageError when a name does not exist, a folder holds no capture, or `-` is not alone.
+        """
+        given = [str(name) for name in inputs]
+        if STDIN in given and len(given) > 1:
+            raise UsageError("standard input ('-') can't be one of several captures")
+        names = [name for entry in given for name in _expand(entry)]
+        if not names:
+            raise UsageError("no capture given")
+        total = sum(Path(name).stat().st_size for name in names if name != STDIN)
+        return cls(list(dict.fromkeys(names)), bytes_total=total)
+
+    def batches(self, progress: Progress | None = None) -> Iterator[PacketBatch]:
+        """All packets of the set, merged by time; a run of one file's packets at a time."""
+        if len(self.names) == 1:
+            waiting = [(0, self.names[0])]
+        else:
+            waiting = sorted((self._start(name), index, name) for index, name in enumerate(self.names))  # type: ignore[misc]
+            waiting = [(start, name) for start, _, name in waiting]  # type: ignore[misc]
+        opened = [(start, name, self.frames.open(name)) for start, name in waiting]
+        for batch in _merge(opened, self._open):
+            yield batch
+            if progress is not None:
+                progress(self.bytes_read, self.bytes_total)
+
+    def _start(self, name: str) -> int:
+        """Time of a capture's first packet; one without any comes first. Leaves no trace."""
+        scratch = CaptureSet([name])
+        with _binary(name) as stream:
+            source = scratch._source(name, stream, 1, PEEK)
+            batch = next(source.batches(), None) if source else None
+        return int(batch.columns.time[0]) if batch else 0
+
+    def _open(self, name: str, first_frame: int) -> Iterator[PacketBatch]:
+        with _binary(name) as stream:
+            source = self._source(name, stream, first_frame, READ_BLOCK)
+            if source is None:
+                return
+            before = 0
+            for batch in source.batches():
+                self.bytes_read += source.window.position - before
+                before = source.window.position
+                yield batch
+            self.bytes_read += source.window.position + source.window.end - before
+
+    def _source(self, name: str, stream: Readable, first_frame: int, capacity: int) -> Source | None:
+        """The reader for what the first bytes say; None (and damage) if they say nothing known."""
+        window = Window(stream, capacity)
+        window.require(4)
+        magic = window.data[window.start : min(window.start + 4, window.end)].tobytes()
+        if magic in pcap.MAGICS:
+            return pcap.PcapSource(name, window, self.interfaces, first_frame, self.damages)
+        if magic == pcapng.MAGIC:
+            return pcapng.PcapngSource(name, window, self.interfaces, first_frame, self.damages)
+        self.damages.append(Damage(name, 0, "empty" if not magic else f"not a capture: begins with {magic.hex(' ')}"))
+        return None
+
+
+def _expand(entry: str) -> list[str]:
+    """A folder stands for the captures in it, at any depth."""
+    if entry == STDIN:
+        return [entry]
+    path = Path(entry)
+    if path.is_dir():
+        found = sorted(str(child) for child in path.rglob("*") if child.is_file() and _looks_like_capture(child))
+        if not found:
+            raise UsageError(f"no capture in folder {entry}")
+        return found
+    if not path.exists():
+        raise UsageError(f"no such file: {entry}")
+    return [entry]
+
+
+def _looks_like_capture(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError:
+        return False
+    return magic in pcap.MAGICS or magic == pcapng.MAGIC
+
+
+def _binary(name: str) -> BinaryIO:
+    """The raw bytes of a file or of standard input. Raises UsageError if it can't be opened."""
+    if name == STDIN:
+        return sys.stdin.buffer
+    try:
+        return Path(name).open("rb", buffering=0)  # type: ignore[return-value]
+    except OSError as error:
+        raise UsageError(f"can't open {name}: {error.strerror}") from error
+
+
+def _merge(
+    waiting: Sequence[tuple[int, str, int]], open_source: Callable[[str, int], Iterator[PacketBatch]]
+) -> Iterator[PacketBatch]:
+    """Packets of several captures by time. A capture is opened when its time has come.
+
+    Within one capture file order is kept, even where its clock runs backwards.
+    """
+    pending = list(waiting)
+    active: list[tuple[Iterator[PacketBatch], PacketBatch, int]] = []
+    while pending or active:
+        while pending and (not active or pending[0][0] <= min(_now(*entry[1:]) for entry in active)):
+            _, name, first_frame = pending.pop(0)
+            batches = open_source(name, first_frame)
+            batch = next(batches, None)
+            if batch is not None:
+                active.append((batches, batch, 0))
+        if not active:
+            continue
+        index = min(range(len(active)), key=lambda i: _now(active[i][1], active[i][2]))
+        batches, batch, row = active.pop(index)
+        others = [_now(*entry[1:]) for entry in active] + ([pending[0][0]] if pending else [])
+        stop = _run_end(batch, row, min(others)) if others else batch.count
+        yield _rows(batch, row, stop)
+        if stop < batch.count:
+            active.insert(index, (batches, batch, stop))
+        elif (following := next(batches, None)) is not None:
+            active.insert(index, (batches, following, 0))
+
+
+def _now(batch: PacketBatch, row: int) -> int:
+    return int(batch.columns.time[row])
+
+
+def _run_end(batch: PacketBatch, row: int, limit: int) -> int:
+    """Where the run of packets that are not later than limit ends; at least one row."""
+    later = np.flatnonzero(batch.columns.time[row + 1 : batch.count] > limit)
+    return row + 1 + int(later[0]) if len(later) else batch.count
+
+
+def _rows(batch: PacketBatch, start: int, stop: int) -> PacketBatch:
+    if start == 0 and stop == batch.count:
+        return batch
+    return PacketBatch(batch.data, batch.columns.rows(start, stop), stop - start, batch.first_frame + start)

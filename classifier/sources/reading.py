@@ -1,0 +1,103 @@
+"""Bytes of one input in bounded pieces: a ring of buffers that are filled in turn.
+
+Owns the buffers; knows nothing of what the bytes mean. A capture is never held as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.limits import READ_BLOCK
+from classifier.packets import BATCH_ROWS, PacketColumns
+
+RING = 4
+"""Buffers in turn: one being filled, one waiting, one in use, one just left."""
+
+
+class Readable(Protocol):
+    """What a file, a pipe and a decompressor have in common."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as it goes; 0 at the end."""
+
+
+class Window:
+    """A moving view over an input: the unread rest of the last piece, then the next piece.
+
+    data[start:end] are the bytes at hand; position is the input's offset of data[0].
+    """
+
+    __slots__ = ("_buffers", "_columns", "_input", "_turn", "columns", "data", "end", "finished", "position", "start")
+
+    def __init__(self, readable: Readable, capacity: int = READ_BLOCK) -> None:
+        self._input = readable
+        self._buffers = [np.empty(capacity, np.uint8) for _ in range(RING)]
+        self._columns = [PacketColumns.empty(BATCH_ROWS) for _ in range(RING)]
+        self._turn = 0
+        self.data: NDArray[np.uint8] = self._buffers[0]
+        self.columns = self._columns[0]
+        self.start = self.end = 0
+        self.position = 0
+        self.finished = False
+
+    @property
+    def offset(self) -> int:
+        """Offset in the input of the first byte at hand."""
+        return self.position + self.start
+
+    @property
+    def available(self) -> int:
+        """How many bytes are at hand."""
+        return self.end - self.start
+
+    def advance(self) -> bool:
+        """Turn to the next buffer: keep the rest, read on behind it. False when nothing new came.
+
+        Arrays handed out before stay valid for RING - 1 further calls.
+        """
+        rest = self.data[self.start : self.end]
+        self._turn = (self._turn + 1) % RING
+        fresh = self._buffers[self._turn]
+        if len(rest) > len(fresh) // 2:
+            fresh = self._buffers[self._turn] = np.empty(4 * len(rest), np.uint8)
+        fresh[: len(rest)] = rest
+        self.position += self.start
+        self.data, self.columns = fresh, self._columns[self._turn]
+        self.start, self.end = 0, len(rest)
+        return self._fill()
+
+    def _fill(self) -> bool:
+        """Read until the buffer is full or the input ends (pipes give little at a time)."""
+        before, view = self.end, memoryview(self.data)
+        while self.end < len(self.data) and not self.finished:
+            got = self._input.readinto(view[self.end :])
+            self.end += got or 0
+            self.finished = not got
+        return self.end > before
+
+    def require(self, size: int) -> bool:
+        """Whether size bytes are at hand, reading on if need be."""
+        while self.available < size and not self.finished:
+            self.advance()
+        return self.available >= size
+
+    def take(self, size: int) -> bytes:
+        """Read size bytes (fewer at the end of the input) and step over them."""
+        self.require(size)
+        taken = self.data[self.start : min(self.start + size, self.end)].tobytes()
+        self.start += len(taken)
+        return taken
+
+    def skip(self, size: int) -> int:
+        """Step over size bytes without keeping them; returns how many there were."""
+        left = size
+        while left:
+            step = min(left, self.available)
+            self.start += step
+            left -= step
+            if left and not self.advance():
+                break
+        return size - left

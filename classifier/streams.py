@@ -1,0 +1,392 @@
+"""First bytes of each direction of every conversation, in order.
+
+While packets arrive, segments are noted and their bytes copied once into an arena with a fixed bound;
+how many are kept depends on what the stream opens with (`limits.KEEP_*`). Afterwards a stream is put in
+order across reordering, retransmission, overlap and gaps: where two segments disagree about a byte, the
+one that arrived first counts. Frames and times of every byte can be looked up.
+
+Knows openings of protocols only to decide how much is worth keeping; what they are is for `inspectors`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from classifier import limits
+from classifier.headers import TCP, UDP
+from classifier.inspectors.base import Chunk, Stream
+
+FLOW: Final = np.dtype(
+    [
+        ("packets", np.int64), ("bytes", np.int64), ("missed", np.int64),
+        ("next_offset", np.int64), ("start_offset", np.int64), ("acknowledged", np.int64), ("keep", np.int64),
+        ("head0", np.uint64), ("head1", np.uint64),
+        ("recent0", np.uint64), ("recent1", np.uint64), ("recent2", np.uint64), ("recent3", np.uint64),
+        ("next_sequence", np.uint32), ("initial_sequence", np.uint32),
+        ("first_segment", np.int32), ("last_segment", np.int32), ("hole", np.int32),
+        ("flags", np.uint16), ("head_mask", np.uint16),
+    ],
+    align=True,
+)  # fmt: skip
+"""One direction of a conversation.
+
+Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
+SYN may arrive late). head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
+first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
+"""
+
+SEGMENT: Final = np.dtype(
+    [
+        ("offset", np.int64), ("arena", np.int64), ("frame", np.int64), ("time", np.int64),
+        ("length", np.int32), ("next", np.int32),
+    ],
+    align=True,
+)  # fmt: skip
+"""A piece of a stream: length bytes at arena stand at offset; they came in that frame."""
+
+HOLE: Final = np.dtype([("start", np.int64), ("end", np.int64), ("next", np.int32)], align=True)
+"""Stream bytes [start, end) that have not arrived."""
+
+# Counters of a store.
+SEGMENTS, ARENA_USED, FREE_HOLE, HOLES, LOST_HOLES, LIMITED_BYTES = 0, 1, 2, 3, 4, 5
+
+# Bits of a flow's flags.
+SEEN: Final = 1  # a packet of this direction was captured
+BASED: Final = 2  # next_sequence is known
+STARTED: Final = 4  # the stream's first byte is known
+SENT_SYN: Final = 8
+SENT_SYN_ACK: Final = 16
+SENT_FIN: Final = 32
+SENT_RST: Final = 64
+PAYLOAD: Final = 128  # at least one byte was sent
+LIMITED: Final = 256  # bytes seen but not kept
+TRUNCATED: Final = 512  # bytes cut off by the snap length
+
+
+class Store(NamedTuple):
+    """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64."""
+
+    flows: NDArray[np.void]
+    segments: NDArray[np.void]
+    holes: NDArray[np.void]
+    arena: NDArray[np.uint8]
+    counters: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, flows: int) -> Store:
+        """A store for that many flows. Memory is taken from the system only as it is used."""
+        return cls(
+            np.zeros(flows, FLOW),
+            np.empty(limits.MAX_SEGMENTS, SEGMENT),
+            np.empty(limits.MAX_HOLES, HOLE),
+            np.empty(limits.ARENA, np.uint8),
+            np.zeros(6, np.int64),
+        )
+
+    def grown(self, flows: int) -> Store:
+        """The same with room for more flows."""
+        more = np.zeros(flows, FLOW)
+        more[: len(self.flows)] = self.flows
+        return self._replace(flows=more)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def distance(later: int, earlier: int) -> int:
+    """Signed distance between two sequence numbers, wrap included (RFC 9293 section 3.4)."""
+    return np.int64(np.int32(np.uint32(np.int64(later) - np.int64(earlier))))
+
+
+@njit(cache=True, nogil=True)
+def start_of_stream(flow: np.void, sequence: int) -> None:
+    """The stream's first byte has this sequence number: a SYN or a SYN-ACK's acknowledgement said so."""
+    if flow.flags & BASED == 0:
+        flow.next_sequence = sequence
+    elif flow.flags & STARTED == 0:
+        flow.start_offset = flow.next_offset + distance(sequence, flow.next_sequence)
+    flow.flags |= BASED | STARTED
+
+
+@njit(cache=True, nogil=True)
+def _open_hole(flow: np.void, store: Store, start: int, end: int) -> None:
+    counters = store.counters
+    if counters[FREE_HOLE] != 0:
+        number = counters[FREE_HOLE]
+        counters[FREE_HOLE] = store.holes[number - 1].next
+    elif counters[HOLES] < len(store.holes):
+        counters[HOLES] += 1
+        number = counters[HOLES]
+    else:
+        counters[LOST_HOLES] += 1
+        return
+    hole = store.holes[number - 1]
+    hole.start, hole.end, hole.next = start, end, flow.hole
+    flow.hole = number
+
+
+@njit(cache=True, nogil=True)
+def _fill_holes(flow: np.void, store: Store, start: int, end: int) -> int:
+    """Close what [start, end) covers of the flow's holes; returns how many bytes that were."""
+    filled, previous, number = 0, 0, np.int64(flow.hole)
+    while number != 0:
+        hole = store.holes[number - 1]
+        following = np.int64(hole.next)
+        low, high = max(start, hole.start), min(end, hole.end)
+        if low < high:
+            filled += high - low
+            if low > hole.start and high < hole.end:
+                rest = hole.end
+                hole.end = low
+                _open_hole(flow, store, high, rest)
+            elif low > hole.start:
+                hole.end = low
+            elif high < hole.end:
+                hole.start = high
+            else:
+                if previous == 0:
+                    flow.hole = following
+                else:
+                    store.holes[previous - 1].next = following
+                hole.next = store.counters[FREE_HOLE]
+                store.counters[FREE_HOLE] = number
+                number = previous
+        previous, number = number, following
+    return filled
+
+
+@njit(cache=True, nogil=True)
+def segment_arrived(flow: np.void, store: Store, sequence: int, length: int) -> int:
+    """Account for payload bytes at a sequence number: gaps opened and closed.
+
+    Returns their offset in the stream, or -(2^40) if nothing of them is new or they can't belong here.
+    """
+    nothing = -(1 << 40)
+    ahead = distance(sequence, flow.next_sequence)
+    offset, end = flow.next_offset + ahead, flow.next_offset + ahead + length
+    if ahead > 1 << 30:
+        return nothing
+    if ahead > 0:
+        _open_hole(flow, store, flow.next_offset, offset)
+        flow.missed += ahead
+    elif ahead < 0:
+        filled = _fill_holes(flow, store, offset, min(end, flow.next_offset)) if flow.hole != 0 else 0
+        flow.missed -= filled
+        before_first = flow.flags & STARTED == 0 and offset < flow.start_offset
+        if before_first and offset >= -limits.MAX_BEFORE_START:
+            flow.start_offset = offset
+        elif filled == 0:
+            if end <= flow.next_offset:
+                return nothing
+            offset = flow.next_offset
+    if end > flow.next_offset:
+        flow.next_sequence = np.uint32(np.int64(flow.next_sequence) + (end - flow.next_offset))
+        flow.next_offset = end
+    return offset
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _byte(word: np.uint64, place: int) -> int:
+    return np.int64((word >> np.uint64(56 - 8 * place)) & np.uint64(0xFF))
+
+
+@njit(cache=True, nogil=True)
+def worth(head0: np.uint64, head1: np.uint64, known: int, kind: int) -> int:
+    """How many first bytes of a stream are worth keeping, from its first bytes (known of them, up to 16)."""
+    first, second = _byte(head0, 0), _byte(head0, 1)
+    if kind == UDP:
+        return limits.KEEP_RPC if first == 4 and second <= 19 and known == 16 else limits.KEEP_PLAIN
+    if first == 5 and second <= 1 and _byte(head0, 2) <= 20 and _byte(head0, 4) & 0xEE == 0:
+        return limits.KEEP_RPC  # DCE/RPC, connection-oriented (C706 section 12.6.1)
+    tail = np.int64(head0 & np.uint64(0xFFFFFF))
+    if tail == 0x534D42 or first == 0x81:  # ".SMB" behind the NetBIOS length; a NetBIOS session request
+        return limits.KEEP_PIPE
+    if head0 == np.uint64(0x6E6361636E5F6874):  # "ncacn_ht"
+        return limits.KEEP_RPC
+    if head0 >> np.uint64(32) == np.uint64(0x5250435F):  # "RPC_": RPC_IN_DATA, RPC_OUT_DATA, RPC_CONNECT
+        return limits.KEEP_RPC
+    if 0x20 <= first < 0x7F or first in (0x16, 0x30, 0x03, 0x00):  # text, TLS, LDAP, TPKT, .NET framing
+        return limits.KEEP_DIALOGUE
+    return limits.KEEP_PLAIN
+
+
+@njit(cache=True, nogil=True)
+def _note_head(flow: np.void, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
+    """Enter bytes into the flow's head. Returns how many of its first bytes are known, 0 if nothing changed."""
+    if offset >= 16 or offset + length <= 0 or flow.head_mask == 0xFFFF:
+        return 0
+    changed = False
+    for place in range(max(offset, 0), min(offset + length, 16)):
+        bit = np.uint16(1 << place)
+        if flow.head_mask & bit:
+            continue
+        byte = np.uint64(data[position + place - offset])
+        if place < 8:
+            flow.head0 |= byte << np.uint64(56 - 8 * place)
+        else:
+            flow.head1 |= byte << np.uint64(120 - 8 * place)
+        flow.head_mask |= bit
+        changed = True
+    if not changed:
+        return 0
+    known = 0
+    while known < 16 and flow.head_mask & np.uint16(1 << known):
+        known += 1
+    return known
+
+
+@njit(cache=True, nogil=True)
+def keep_payload(
+    data: NDArray[np.uint8],
+    position: int,
+    length: int,
+    offset: int,
+    frame: int,
+    time: int,
+    kind: int,
+    a_port: int,
+    b_port: int,
+    store: Store,
+    number: int,
+) -> None:
+    """Keep the bytes data[position:position + length], which stand at offset in flow number's stream."""
+    flow = store.flows[number]
+    counters = store.counters
+    if flow.keep == 0:
+        mapper = a_port == 135 or b_port == 135 or a_port == 593 or b_port == 593
+        flow.keep = limits.KEEP_EPM if mapper else limits.KEEP_PLAIN
+    start = flow.start_offset
+    known = _note_head(flow, data, position, offset - start, length)
+    if known >= 8 or (kind == UDP and known):
+        keep = worth(flow.head0, flow.head1, known, kind)
+        flow.keep = max(flow.keep, keep)
+        if keep >= limits.KEEP_RPC:
+            sibling = store.flows[number ^ 1]
+            sibling.keep = max(sibling.keep, keep)
+    keep = flow.keep
+    if counters[ARENA_USED] > limits.ARENA_DEEP and keep != limits.KEEP_EPM:
+        keep = min(keep, limits.KEEP_PLAIN)
+    wanted = min(offset - start + length, keep) - (offset - start)
+    room = len(store.arena) - counters[ARENA_USED]
+    if wanted > room or counters[SEGMENTS] == len(store.segments):
+        wanted = 0
+    if wanted < length:
+        flow.flags |= LIMITED
+        counters[LIMITED_BYTES] += length - max(wanted, 0)
+        if wanted <= 0:
+            return
+    arena = counters[ARENA_USED]
+    store.arena[arena : arena + wanted] = data[position : position + wanted]
+    counters[ARENA_USED] += wanted
+    segment = store.segments[counters[SEGMENTS]]
+    counters[SEGMENTS] += 1
+    segment.offset, segment.arena, segment.length, segment.next = offset, arena, wanted, 0
+    segment.frame, segment.time = frame, time
+    if flow.last_segment:
+        store.segments[flow.last_segment - 1].next = counters[SEGMENTS]
+    else:
+        flow.first_segment = counters[SEGMENTS]
+    flow.last_segment = counters[SEGMENTS]
+
+
+@njit(cache=True, nogil=True)
+def _locate(
+    store: Store, numbers: NDArray[np.int64], offsets: NDArray[np.int64], frames: NDArray[np.int64], times: NDArray[np.int64]
+) -> None:
+    for i in range(len(numbers)):
+        flow = store.flows[numbers[i]]
+        wanted, nearest = offsets[i] + flow.start_offset, np.int64(1) << 62
+        segment = np.int64(flow.first_segment)
+        frames[i] = -1
+        while segment != 0:
+            piece = store.segments[segment - 1]
+            away = max(piece.offset - wanted, 0)
+            if piece.offset + piece.length > wanted and away < nearest:
+                frames[i], times[i], nearest = piece.frame, piece.time, away
+                if away == 0:
+                    break
+            segment = np.int64(piece.next)
+
+
+def locate(
+    store: Store, numbers: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(frame ordinals, times) of the packets that first brought these stream bytes; of the next byte in a hole.
+
+    numbers, offsets: int64, flow and offset in its stream. A frame of -1: nothing there or behind.
+    """
+    frames, times = np.empty(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
+    _locate(store, numbers, offsets, frames, times)
+    return frames, times
+
+
+class Run(NamedTuple):
+    """Stream bytes [offset, offset + length) lie at arena."""
+
+    offset: int
+    length: int
+    arena: int
+
+
+def read_stream(store: Store, number: int, kind: int) -> Stream:
+    """Flow number's stream in order. kind: headers.TCP or headers.UDP (whose datagrams stay apart)."""
+    flow = store.flows[number]
+    flags, start = int(flow["flags"]), int(flow["start_offset"])
+    runs = _runs(store, int(flow["first_segment"]), start, kind)
+    return Stream(
+        chunks=_chunks(store.arena, runs, kind),
+        started=kind != TCP or bool(flags & STARTED),
+        limited=bool(flags & LIMITED),
+        truncated=bool(flags & TRUNCATED),
+    )
+
+
+def _runs(store: Store, number: int, start: int, kind: int) -> list[Run]:
+    """The flow's segments, cut so that none overlaps one that arrived before it."""
+    segments = []
+    while number:
+        segment = store.segments[number - 1]
+        offset, arena, _frame, _time, length, number = segment.item()
+        segments.append(Run(offset - start, length, arena))
+    in_order = all(one.offset + one.length <= other.offset for one, other in zip(segments, segments[1:], strict=False))
+    if in_order or kind == UDP:
+        return segments
+    kept: list[Run] = []
+    for segment in segments:
+        kept.extend(_uncovered(segment, kept))
+    return sorted(kept)
+
+
+def _uncovered(run: Run, earlier: list[Run]) -> list[Run]:
+    """The pieces of run that no earlier one covers."""
+    pieces = [(run.offset, run.offset + run.length)]
+    for other in earlier:
+        low, high = other.offset, other.offset + other.length
+        pieces = [
+            (begin, end)
+            for start, stop in pieces
+            for begin, end in ((start, min(stop, low)), (max(start, high), stop))
+            if begin < end
+        ]
+    return [Run(low, high - low, run.arena + low - run.offset) for low, high in pieces]
+
+
+def _chunks(arena: NDArray[np.uint8], runs: list[Run], kind: int) -> tuple[Chunk, ...]:
+    """Runs that touch become one chunk; each datagram is its own."""
+    chunks: list[Chunk] = []
+    parts: list[bytes] = []
+    begin = end = 0
+    for run in runs:
+        data = arena[run.arena : run.arena + run.length].tobytes()
+        if parts and (kind == UDP or run.offset != end):
+            chunks.append(Chunk(begin, b"".join(parts)))
+            parts = []
+        if not parts:
+            begin = run.offset
+        parts.append(data)
+        end = run.offset + run.length
+    if parts:
+        chunks.append(Chunk(begin, b"".join(parts)))
+    return tuple(chunks)

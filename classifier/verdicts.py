@@ -1,0 +1,284 @@
+"""Matches → exactly one decision per conversation: a label with a certainty, or the reason why there is none.
+
+Owns the definitions of certainty (the contract's), how roles and versions prune the set of paths, and the
+conflict table. It reads nothing but facts and the rulebook; the order of evaluation changes nothing.
+
+    evidence of the best kind      roles                                        decision
+    proof                          agree, or unknown                            certain
+    proof or handout               contradict every path of the service         weak
+    handout                        agree, or unknown                            strong
+    sign or protocol               both known, one of them an Exchange role     strong
+    sign or protocol               one known Exchange role                      weak
+    hint, or a dedicated port      unknown                                      weak
+    port                           the server's is a known Exchange role        weak
+    anything else                                                               absence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from .matching import Candidate, Facts, Level, Match, matches, windows_interfaces
+from .model import EXCHANGE_ROLES, VERSIONS
+from .rules import ANY, FirewallRule, Rulebook
+
+__all__ = ["Decision", "Facts", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The label of one conversation, or why it has none: exactly one of certainty and absence is None.
+
+    data_paths: what the evidence allows, best first; data_path: the first, when evidence puts it ahead.
+    basis: what the label stands on: "interface", "resolved", "sign", "protocol", "port", "roles".
+    """
+
+    data_paths: tuple[str, ...] = ()
+    data_path: str | None = None
+    client_role: str | None = None
+    server_role: str | None = None
+    exchange_versions: tuple[str, ...] = ()
+    certainty: str | None = None
+    absence: str | None = None
+    firewall_rules: tuple[str, ...] = ()
+    basis: tuple[str, ...] = ()
+
+
+_OLD_SERVERS: Final = frozenset({"front-end", "back-end", "exchange-server"})
+_SERVERS: Final = frozenset(
+    {"hub-transport", "edge-transport", "mailbox", "client-access", "unified-messaging", "exchange-server"}
+)
+_NEW_SERVERS: Final = frozenset({"mailbox", "edge-transport", "exchange-server"})
+_ROLES_OF_VERSION: Final = {
+    **dict.fromkeys(("5.5", "2000", "2003"), _OLD_SERVERS),
+    **dict.fromkeys(("2007", "2010"), _SERVERS),
+    "2013": _NEW_SERVERS | {"client-access"},
+    **dict.fromkeys(("2016", "2019", "SE"), _NEW_SERVERS),
+}
+"""Server roles that Setup of each version offers (front-end and back-end since 2000)."""
+
+_PERSONS: Final = frozenset(
+    (
+        "outlook", "mapi-client", "browser", "eas-device", "web-service-client",
+        "smtp-client", "pop3-client", "imap4-client", "nntp-client", "admin-workstation",
+    )
+)  # fmt: skip
+"""Roles that one person's machine plays side by side: knowing one of them excludes no other."""
+
+_INCLUDES: Final = {
+    "active-directory": frozenset({"dns-server"}),
+    "outlook": frozenset({"mapi-client", "web-service-client"}),
+}
+"""Roles that come with another: domain controllers serve DNS; Outlook is a MAPI client and asks web services."""
+
+
+def decide(rulebook: Rulebook, facts: Facts) -> Decision:
+    """The one decision for these facts. Pure; never raises for any facts."""
+    found = matches(rulebook, facts)
+    for level in sorted({match.speech.level for match in found}, reverse=True):
+        at_level = _prefer_port([match for match in found if match.speech.level is level])
+        fitting = [match for match in at_level if _plausible(match, facts)]
+        certainty = _certainty(rulebook, fitting, level, facts) if fitting else None
+        if certainty:
+            return _label(rulebook, facts, fitting, certainty)
+        if level >= Level.HANDOUT:
+            return _label(rulebook, facts, _least_contradicted(at_level, facts), "weak")
+    return Decision(absence=_absence(rulebook, facts))
+
+
+def _prefer_port(found: list[Match]) -> list[Match]:
+    return [match for match in found if match.on_port] or found
+
+
+# ---- roles and versions ------------------------------------------------------------------
+
+
+def _plausible(match: Match, facts: Facts) -> bool:
+    candidate = match.candidate
+    return (
+        _allows(candidate.clients, facts.client_roles, candidate)
+        and _allows(candidate.servers, facts.server_roles, candidate)
+        and _right_version(candidate, facts)
+        and (match.speech.level >= Level.HANDOUT or match.speech.hint or _server_need_not_prove(candidate, facts))
+    )
+
+
+def _allows(words: Sequence[str], known: frozenset[str], candidate: Candidate) -> bool:
+    """Whether a host with these known roles may stand where the path wants one of these words."""
+    if not known or ANY in words or _exact(words, known):
+        return True
+    if "exchange-server" in words and any(known & _ROLES_OF_VERSION[version] for version in candidate.form.versions):
+        return True
+    if "exchange-server" in known and not EXCHANGE_ROLES.isdisjoint(words):
+        return True
+    return not _PERSONS.isdisjoint(words) and not _PERSONS.isdisjoint(known)
+
+
+def _exact(words: Sequence[str], known: frozenset[str]) -> bool:
+    return not known.isdisjoint(words) or any(not _INCLUDES.get(role, frozenset()).isdisjoint(words) for role in known)
+
+
+def _right_version(candidate: Candidate, facts: Facts) -> bool:
+    """In a mixed organisation a path belongs to the version of either end."""
+    known = facts.client_versions | facts.server_versions
+    return not known or not known.isdisjoint(candidate.form.versions)
+
+
+def _server_need_not_prove(candidate: Candidate, facts: Facts) -> bool:
+    """An unknown host that speaks a general protocol is not assumed to be an Exchange server:
+    who knows only the client accepts only paths that lead out of Exchange."""
+    if facts.server_roles or facts.client_roles.isdisjoint(EXCHANGE_ROLES):
+        return True
+    return any(word not in EXCHANGE_ROLES for word in candidate.servers)
+
+
+def _least_contradicted(found: list[Match], facts: Facts) -> list[Match]:
+    """What the bytes prove though the known roles forbid it: the client's role is given up first,
+    then the server's, then the versions."""
+    for given_up in (
+        replace(facts, client_roles=frozenset()),
+        replace(facts, client_roles=frozenset(), server_roles=frozenset()),
+    ):
+        fitting = [match for match in found if _plausible(match, given_up)]
+        if fitting:
+            return fitting
+    return found
+
+
+# ---- certainty -----------------------------------------------------------------------------
+
+
+def _certainty(rulebook: Rulebook, fitting: list[Match], level: Level, facts: Facts) -> str | None:
+    if level is Level.PROOF:
+        return "certain"
+    if level is Level.HANDOUT:
+        return "strong"
+    server_known = not facts.server_roles.isdisjoint(EXCHANGE_ROLES)
+    client_known = not facts.client_roles.isdisjoint(EXCHANGE_ROLES)
+    both_known = bool(facts.client_roles and facts.server_roles)
+    if both_known and level > Level.PORT and (server_known or client_known or _named(fitting, level)):
+        return "strong"
+    one_known = server_known or (client_known and (both_known or level > Level.PORT))
+    dedicated = (facts.transport, facts.server_port) in rulebook.dedicated_ports and any(m.on_port for m in fitting)
+    return "weak" if one_known or dedicated or any(match.speech.hint for match in fitting) else None
+
+
+def _named(fitting: list[Match], level: Level) -> bool:
+    """Whether a sign and the path's own words agree on two hosts of which neither is an Exchange server
+    (Outlook asking a global catalog for the address book)."""
+    return level is Level.SIGN and any(ANY not in (*m.candidate.clients, *m.candidate.servers) for m in fitting)
+
+
+def _absence(rulebook: Rulebook, facts: Facts) -> str:
+    """unmatched: what an Exchange host says in a protocol that Exchange speaks, or in none that is known."""
+    if facts.condition:
+        return facts.condition
+    foreign = windows_interfaces(rulebook, facts) or facts.protocol not in (None, "dcerpc", *rulebook.protocols)
+    return "not-exchange" if foreign or facts.server_roles.isdisjoint(EXCHANGE_ROLES) else "unmatched"
+
+
+# ---- the label -----------------------------------------------------------------------------
+
+
+def _label(rulebook: Rulebook, facts: Facts, fitting: list[Match], certainty: str) -> Decision:
+    ordered = sorted(fitting, key=lambda match: (not _is_exact(match.candidate, facts), match.candidate.order))
+    versions = _versions(rulebook, facts, ordered)
+    ahead = [match for match in ordered if _is_exact(match.candidate, facts)] or ordered
+    return Decision(
+        data_paths=tuple(dict.fromkeys(match.candidate.path.id for match in ordered)),
+        data_path=_single(ahead, facts),
+        client_role=_role([match.candidate.clients for match in ahead], facts.client_roles),
+        server_role=_role([match.candidate.servers for match in ahead], facts.server_roles),
+        exchange_versions=versions,
+        certainty=certainty,
+        firewall_rules=_firewall_rules(rulebook, facts, ahead) if "2010" in versions else (),
+        basis=_basis(ordered, facts),
+    )
+
+
+def _is_exact(candidate: Candidate, facts: Facts) -> bool:
+    """Whether the path names a role that is known, on each side where one is known."""
+    return all(
+        not known or ANY in words or _exact(words, known) or known <= EXCHANGE_ROLES
+        for words, known in ((candidate.clients, facts.client_roles), (candidate.servers, facts.server_roles))
+    )
+
+
+def _single(ahead: list[Match], facts: Facts) -> str | None:
+    """The one path of which all others are parts, if there is one."""
+    reach: dict[str, set[str]] = {}
+    parts: dict[str, str] = {}
+    for match in ahead:
+        path = match.candidate.path
+        reach.setdefault(path.id, set()).update(_known_versions(match.candidate.form.versions, facts))
+        parts[path.id] = path.part_of
+    whole = [each for each in reach if not _within(each, reach, parts)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def _within(path: str, reach: dict[str, set[str]], parts: dict[str, str]) -> bool:
+    """A part gives way to its whole where the whole exists in all versions that the part may be of."""
+    whole = parts[path]
+    return whole in reach and reach[path] <= reach[whole]
+
+
+def _known_versions(versions: Iterable[str], facts: Facts) -> set[str]:
+    known = facts.client_versions | facts.server_versions
+    return set(versions) & known or set(versions)
+
+
+def _versions(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tuple[str, ...]:
+    fit = _known_versions({version for match in found for version in match.candidate.form.versions}, facts)
+    for uuid, version in facts.interfaces:
+        interface = rulebook.interface(uuid, version)
+        if interface and interface.exchange_only and interface.versions:
+            fit = fit & set(interface.versions) or fit
+    return tuple(version for version in VERSIONS if version in fit)
+
+
+def _role(sides: list[tuple[str, ...]], known: frozenset[str]) -> str | None:
+    """The one word that all paths agree on; exchange-server where all that is sure is that it is one."""
+    words: set[str] = set()
+    for side in sides:
+        narrowed = {role for role in known if role in side or not _INCLUDES.get(role, frozenset()).isdisjoint(side)}
+        if not narrowed and not EXCHANGE_ROLES.isdisjoint(side) and known and known <= EXCHANGE_ROLES:
+            narrowed = set(side) if known == {"exchange-server"} else set(known)
+        words |= narrowed or (set(known) if ANY in side and len(known) == 1 else set(side))
+    if len(words) == 1:
+        return next((word for word in words if word != ANY), None)
+    return "exchange-server" if words and words <= EXCHANGE_ROLES else None
+
+
+def _basis(found: list[Match], facts: Facts) -> tuple[str, ...]:
+    kinds = {match.speech.basis for match in found}
+    if kinds & {"protocol", "sign"} and any(match.on_port for match in found):
+        kinds.add("port")
+    if facts.client_roles or facts.server_roles:
+        kinds.add("roles")
+    return tuple(kind for kind in ("interface", "resolved", "sign", "protocol", "port", "roles") if kind in kinds)
+
+
+# ---- firewall rules ------------------------------------------------------------------------
+
+
+def _firewall_rules(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tuple[str, ...]:
+    """Rules of Exchange 2010 Setup that admit the conversation at its server; all of them are for TCP."""
+    if facts.transport != "tcp":
+        return ()
+    roles = (facts.server_roles & EXCHANGE_ROLES) - {"exchange-server"} or {
+        role for match in found if "2010" in match.candidate.form.versions for role in match.candidate.servers
+    }
+    dynamic_rpc = facts.protocol == "dcerpc" or (facts.protocol is None and bool(facts.resolved))
+    return tuple(rule.name for rule in rulebook.firewall_rules if _admits(rule, facts, roles, dynamic_rpc))
+
+
+def _admits(rule: FirewallRule, facts: Facts, roles: Iterable[str], dynamic_rpc: bool) -> bool:
+    words = set(roles)
+    if not words & EXCHANGE_ROLES or not ({ANY, "exchange-server"} & {*words, *rule.roles} or words & set(rule.roles)):
+        return False
+    if rule.opens == "ports":
+        return any(endpoint.covers(facts.transport, facts.server_port) for endpoint in rule.endpoints)
+    mapper = facts.server_port == 135
+    return {"any": True, "rpc-epmap": mapper, "dynamic-rpc": dynamic_rpc and not mapper}[rule.opens]

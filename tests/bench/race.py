@@ -1,0 +1,125 @@
+"""Race exflow against its peers: `python -m tests.bench.race FILE... [--rounds 5]`.
+
+Every tool that is installed reads the same file as a whole process, one after the other, round after round, so
+that a slow minute of the machine hits all of them. The table shows medians, how many times exflow's they are, and
+the peak memory that the kernel accounts to the process and its children (`wait4`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+NFSTREAM = "from nfstream import NFStreamer as N; import sys; print(sum(1 for _ in N(source=sys.argv[1])))"
+
+
+@dataclass
+class Runner:
+    """One competitor: its command for a file, and what its runs cost (seconds, bytes)."""
+
+    name: str
+    command: Sequence[str]
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    failed: int = 0
+
+    def run(self) -> None:
+        """One run, its output thrown away."""
+        began = time.perf_counter()
+        status, usage = spawn(self.command)
+        self.seconds.append(time.perf_counter() - began)
+        self.memory.append(usage)
+        self.failed += status != 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def spawn(command: Sequence[str]) -> tuple[int, int]:
+    """Exit status and peak resident bytes of a command."""
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    child = os.posix_spawnp(command[0], list(command), os.environ, file_actions=quiet)
+    _, status, usage = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+
+
+def competitors(capture: str, scratch: str) -> list[Runner]:
+    """Whatever of them is installed here."""
+    jsonl, parquet = (f"{scratch}/out.{suffix}" for suffix in ("jsonl", "parquet"))
+    exflow = shutil.which("exflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "exflow"
+    runners = [
+        Runner("cat", ["cat", capture]),
+        Runner("exflow, JSON lines", [exflow, "classify", capture, "-o", jsonl]),
+        Runner("exflow, Parquet", [exflow, "classify", capture, "-o", parquet]),
+        Runner("capinfos", ["capinfos", "-c", capture]),
+        Runner("ndpiReader", ["ndpiReader", "-i", capture, "-q"]),
+        Runner("tshark -z conv,tcp", ["tshark", "-q", "-z", "conv,tcp", "-r", capture]),
+        Runner("suricata", ["suricata", "-r", capture, "-l", scratch]),
+    ]
+    if importlib.util.find_spec("nfstream"):
+        runners.append(Runner("nfstream", [sys.executable, "-c", NFSTREAM, capture]))
+    return [runner for runner in runners if shutil.which(runner.command[0])]
+
+
+def race(runners: Sequence[Runner], rounds: int, console: Console) -> None:
+    """Round after round; one more before the first warms the page cache and the compiled kernels."""
+    for runner in runners[:3]:
+        spawn(runner.command)
+    for number in range(rounds):
+        for runner in runners:
+            with console.status(f"round {number + 1} of {rounds}: {runner.name}"):
+                runner.run()
+
+
+def results(capture: str, runners: Sequence[Runner]) -> Table:
+    """The table of medians."""
+    size = Path(capture).stat().st_size
+    own = next((runner.median for runner in runners if runner.name.startswith("exflow")), None)
+    table = Table(title=f"{capture}: {size / 1e9:.2f} GB, median of {len(runners[0].seconds)} rounds")
+    for heading in ("tool", "seconds", "best", "times exflow", "MB/s", "peak MB", ""):
+        table.add_column(heading, justify="left" if heading in ("tool", "") else "right")
+    for runner in sorted(runners, key=lambda runner: runner.median):
+        table.add_row(
+            runner.name,
+            f"{runner.median:.2f}",
+            f"{min(runner.seconds):.2f}",
+            f"{runner.median / own:.2f}" if own else "",
+            f"{size / runner.median / 1e6:,.0f}",
+            f"{max(runner.memory) / 1e6:,.0f}",
+            f"{runner.failed} failed" if runner.failed else "",
+        )
+    return table
+
+
+def main(argv: Sequence[str]) -> None:
+    """Race on each file and print a table for each."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.race", description=__doc__)
+    parser.add_argument("captures", nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only tools whose name begins so")
+    options = parser.parse_args(argv)
+    console = Console()
+    for capture in options.captures:
+        with tempfile.TemporaryDirectory() as scratch:
+            runners = competitors(capture, scratch)
+            if options.only:
+                runners = [runner for runner in runners if runner.name.startswith(tuple(options.only))]
+            race(runners, options.rounds, console)
+        console.print(results(capture, runners))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,42 @@
+"""Dialogues written down as bytes, and short ways to look at the evidence they give."""
+
+from __future__ import annotations
+
+
+from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
+
+
+def stream(*pieces: bytes | tuple[int, bytes], started: bool = True) -> Stream:
+    """Pieces one after the other; (gap, bytes) leaves that many bytes out before a piece."""
+    chunks, at = [], 0
+    for piece in pieces:
+        gap, data = piece if isinstance(piece, tuple) else (0, piece)
+        at += gap
+        if data:
+            chunks.append(Chunk(at, data))
+        at += len(data)
+    return Stream(tuple(chunks), started)
+
+
+def tcp(client: bytes = b"", server: bytes = b"", *, turned: bool = False, port: int = 40000) -> Dialogue:
+    """A connection whose two sides said this; turned: captured the wrong way round."""
+    ours, theirs = (server, client) if turned else (client, server)
+    return Dialogue("tcp", stream(ours), stream(theirs), port, 50000, not turned)
+
+
+def udp(client: list[bytes], server: list[bytes] | None = None, ports: tuple[int, int] = (40000, 50000)) -> Dialogue:
+    """Datagrams of both directions; ports: of the server, of the client."""
+    return Dialogue("udp", stream(*client), stream(*(server or [])), *ports)
+
+
+def values(found: object, name: str) -> list[str]:
+    """Values of the signs of one field."""
+    assert isinstance(found, Evidence), found
+    return [sign.value for sign in found.signs if sign.field == name]
+
+
+def everything(found: Evidence) -> str:
+    """All text of an evidence, for tests of what must not be in it."""
+    return "\n".join([repr(found.handouts), *(f"{sign.field}={sign.value}" for sign in found.signs)])
+
+

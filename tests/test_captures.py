@@ -1,0 +1,240 @@
+"""The whole way over each capture in captures/: what comes out is what its maker knows to be true.
+
+INDEX.toml is the answer key; the makers wrote it, never this package. The makers are held to it too: they must
+make the same bytes again, and tshark must see the endpoint mapper and the binds as they mean them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import classifier
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPTURES = ROOT / "captures"
+REFERENCE = ROOT.parent / "shared" / "reference"
+INDEX: list[dict[str, Any]] = tomllib.loads((CAPTURES / "INDEX.toml").read_text())["capture"]
+RANKS = ("weak", "strong", "certain")
+
+every_capture = pytest.mark.parametrize("entry", INDEX, ids=[entry["file"] for entry in INDEX])
+needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed: no independent reader")
+
+
+# ---- the answer key against the classifier ------------------------------------------------------------
+
+
+@every_capture
+def test_labels(entry: dict[str, Any]) -> None:
+    inventory = CAPTURES / entry["inventory"] if "inventory" in entry else None
+    result = classifier.classify(CAPTURES / entry["file"], inventory=inventory)
+    assert bool(result.damages) == bool(entry.get("status"))
+    said = {(talk.transport, talk.first_frame): talk for talk in result}
+    complaints = [complaint for truth in entry["conversation"] for complaint in disagreements(truth, said)]
+    unknown = set(said) - {(truth["transport"], truth["first_frame"]) for truth in entry["conversation"]}
+    complaints += [f"frame {frame}: a {transport} conversation that was never held" for transport, frame in unknown]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def disagreements(truth: dict[str, Any], said: dict[tuple[str, int], classifier.Conversation]) -> Iterator[str]:
+    """One line for each field in which the answer is not the truth."""
+    talk = said.get((truth["transport"], truth["first_frame"]))
+    where = f"frame {truth['first_frame']}, port {truth['server'][1]}"
+    if talk is None:
+        yield f"{where}: not found"
+        return
+    answer = talk.to_dict()
+    answer["client"] = [answer["client_ip"], answer["client_port"]]
+    answer["server"] = [answer["server_ip"], answer["server_port"]]
+    for name, check in CHECKS.items():
+        if name in truth and not check(truth[name], answer):
+            yield f"{where}: {name} should be {truth[name]}, is {answer.get(name)} {summary(answer)}"
+    for path in unexpected(truth, answer):
+        yield f"{where}: data path {path} is wrong, right are {truth.get('data_paths', [])} {summary(answer)}"
+
+
+def summary(answer: dict[str, Any]) -> str:
+    names = ("protocol", "data_paths", "client_role", "server_role", "certainty", "absence", "orientation")
+    return "(" + ", ".join(f"{name}={answer[name]}" for name in names) + ")"
+
+
+def unexpected(truth: dict[str, Any], answer: dict[str, Any]) -> set[str]:
+    """Ids in the answer that the evidence excludes; claimed only where the truth names paths."""
+    if "data_paths" not in truth:
+        return set()
+    return set(answer["data_paths"]) - set(truth["data_paths"]) - set(truth.get("also", []))
+
+
+def same(name: str) -> Any:
+    return lambda wanted, answer: answer[name] == wanted
+
+
+def among(name: str) -> Any:
+    return lambda wanted, answer: answer[name] in wanted
+
+
+def right_interfaces(wanted: list[dict[str, Any]], answer: dict[str, Any]) -> bool:
+    seen = [{"uuid": item["uuid"]} | accepted(item) for item in answer["rpc_interfaces"]]
+    return seen == wanted
+
+
+def accepted(item: dict[str, Any]) -> dict[str, bool]:
+    return {} if item["accepted"] is None else {"accepted": item["accepted"]}
+
+
+def right_origin(wanted: dict[str, Any], answer: dict[str, Any]) -> bool:
+    origin = answer["resolved_by"] or {}
+    first, last = wanted["frames"]
+    return origin.get("kind") == wanted["kind"] and first <= origin["frame"] <= last
+
+
+def right_certainty(wanted: list[str], answer: dict[str, Any]) -> bool:
+    least, most = (RANKS.index(word) for word in wanted)
+    return answer["certainty"] in RANKS[least : most + 1]
+
+
+def right_absence(wanted: list[str], answer: dict[str, Any]) -> bool:
+    """No label for one of the right reasons; `weak` is allowed, more is a false alarm."""
+    return answer["certainty"] == "weak" or answer["absence"] in wanted
+
+
+CHECKS = {
+    "client": same("client"),
+    "server": same("server"),
+    "protocol": same("protocol"),
+    "rpc_interfaces": right_interfaces,
+    "resolved_by": right_origin,
+    "data_paths": lambda wanted, answer: set(wanted) <= set(answer["data_paths"]),
+    "client_role": same("client_role"),
+    "server_role": same("server_role"),
+    "certainty": right_certainty,
+    "absence": right_absence,
+    "authentication": among("authentication"),
+    "encryption": among("encryption"),
+}
+
+
+# ---- the answer key itself -----------------------------------------------------------------------------
+
+
+@every_capture
+def test_files_are_those_of_the_index(entry: dict[str, Any]) -> None:
+    data = (CAPTURES / entry["file"]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+    assert len(data) <= 200_000
+
+
+def test_makers_make_the_same_again() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "captures.makers", "--check"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_capture_is_in_the_index() -> None:
+    there = {path.name for path in CAPTURES.iterdir() if ".pcap" in path.suffix}
+    assert there == {entry["file"] for entry in INDEX}
+
+
+def test_ids_are_those_of_the_reference() -> None:
+    if not REFERENCE.exists():
+        pytest.skip(f"{REFERENCE} is not there: ids were NOT compared with the documents")
+    tables = ("exchange2010_data_paths.csv", "exchange2003_services.csv")
+    known = {line.partition(",")[0] for table in tables for line in (REFERENCE / table).read_text().splitlines()}
+    used = {path for _, truth in truths() for key in ("data_paths", "also") for path in truth.get(key, [])}
+    assert not used - known
+
+
+def test_addresses_are_for_documentation() -> None:
+    open_to_all = ("10.", "192.0.2.", "198.51.100.", "203.0.113.", "2001:db8:")
+    used = {truth[side][0] for _, truth in truths() for side in ("client", "server")}
+    assert not {address for address in used if not address.startswith(open_to_all)}
+
+
+def truths() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    return ((entry, truth) for entry in INDEX for truth in entry["conversation"])
+
+
+# ---- the makers against tshark ----------------------------------------------------------------------------
+
+PLAIN_TO_TSHARK = (
+    "ticket-49734.pcapng",
+    "row-cas-to-mailbox.pcap",
+    "row-note-mapi-clients-use-cas.pcap",
+    "row-transport-mailbox-to-hub-mail-submission.pcap",
+    "row-mailbox-oab-generation-active-directory.pcap",
+    "rpc-big-endian.pcap",
+    "rpc-ndr64-three-contexts.pcap",
+    "rpc-sequence-wrap.pcap",
+    "rpc-ipv6.pcap",
+    "format-pcapng-everything.pcapng",
+    "format-ipv4-fragments.pcap",
+)
+"""What tshark 4.0 reads right; it misses first segments shorter than a PDU header, and reordered ones."""
+
+plain_capture = pytest.mark.parametrize("name", PLAIN_TO_TSHARK)
+
+
+def tshark(name: str, display_filter: str, *fields: str) -> list[list[str]]:
+    """The fields of the matching frames; X11's ports are taken from it, servers put RPC there."""
+    command = [
+        "tshark",
+        "-r",
+        str(CAPTURES / name),
+        "-d",
+        "tcp.port==6000-6063,dcerpc",
+        "-Y",
+        display_filter,
+        "-T",
+        "fields",
+    ]
+    for field in fields:
+        command += ["-e", field]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"})
+    return [line.split("\t") for line in run.stdout.splitlines()]
+
+
+@needs_tshark
+def test_ticket_was_announced_in_frame_400() -> None:
+    rows = tshark("ticket-49734.pcapng", "frame.number == 400", "epm.proto.tcp_port", "epm.uuid", "ip.src")
+    assert rows[0][0] == "49734"
+    assert rows[0][1].startswith("a4f1db00-ca47-1067-b31f-00dd010662da")
+
+
+@needs_tshark
+@plain_capture
+def test_tshark_sees_the_announcements(name: str) -> None:
+    entry = next(entry for entry in INDEX if entry["file"] == name)
+    ports = {
+        int(row[0]): row[1].split(",")
+        for row in tshark(name, "epm.proto.tcp_port", "frame.number", "epm.proto.tcp_port")
+    }
+    for truth in entry["conversation"]:
+        first, last = truth.get("resolved_by", {"frames": (0, 0)})["frames"]
+        announced = [port for frame in range(first, last + 1) for port in ports.get(frame, ())]
+        assert not first or str(truth["server"][1]) in announced
+
+
+@needs_tshark
+@plain_capture
+def test_tshark_sees_the_binds(name: str) -> None:
+    entry = next(entry for entry in INDEX if entry["file"] == name)
+    bound = {
+        (int(row[0]), uuid)
+        for row in tshark(name, "dcerpc.pkt_type == 11", "tcp.dstport", "dcerpc.cn_bind_to_uuid")
+        for uuid in row[1].split(",")
+    }
+    meant = {
+        (truth["server"][1], item["uuid"])
+        for truth in entry["conversation"]
+        for item in truth.get("rpc_interfaces", [])
+    }
+    assert meant <= bound
