@@ -39,6 +39,10 @@ SUFFIXES: Final = {
 }
 
 
+class _ReaderGoneError(Exception):
+    """Nobody reads stdout any more. Not left a BrokenPipeError, which click makes status 1."""
+
+
 def main() -> NoReturn:
     """Run the command and leave with its status; no traceback reaches the user."""
     try:
@@ -49,8 +53,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         status = 2
-    except SystemExit as left:  # click's own way out when the reader of stdout is gone
-        status = READER_GONE if isinstance(left.__context__, BrokenPipeError) else left.code
+    except _ReaderGoneError:
+        status = READER_GONE
+        _give_up_stdout()
     except ExflowError as error:
         status = _complain(str(error), 2)
     except OSError as error:
@@ -150,10 +155,7 @@ def classify(captures: tuple[str, ...], out: str, form: str | None, **settings: 
     """
     from classifier.records import CONVERSATIONS
 
-    write = _writer(out, form, captures)
-    result = _read(captures, settings)
-    write(result.table, CONVERSATIONS)
-    return _report(result)
+    return _show("table", CONVERSATIONS, captures, out, form, settings)
 
 
 @exflow.command()
@@ -165,10 +167,7 @@ def endpoints(captures: tuple[str, ...], out: str, form: str | None, **settings:
     """
     from classifier.records import ENDPOINTS
 
-    write = _writer(out, form, captures)
-    result = _read(captures, settings)
-    write(result.endpoint_table, ENDPOINTS)
-    return _report(result)
+    return _show("endpoint_table", ENDPOINTS, captures, out, form, settings)
 
 
 @exflow.command()
@@ -177,10 +176,7 @@ def hosts(captures: tuple[str, ...], out: str, form: str | None, **settings: Any
     """Show the role of every host, and why."""
     from classifier.records import HOSTS
 
-    write = _writer(out, form, captures)
-    result = _read(captures, settings)
-    write(result.host_table, HOSTS)
-    return _report(result)
+    return _show("host_table", HOSTS, captures, out, form, settings)
 
 
 @exflow.command()
@@ -193,7 +189,7 @@ def explain(captures: tuple[str, ...], conversation_id: int, **settings: Any) ->
     result = _read(captures, settings)
     if conversation_id > len(result):
         raise click.UsageError(f"no conversation {conversation_id}: there are {len(result)}")
-    click.echo(result[conversation_id].explain())
+    _say(result[conversation_id].explain())
     return _report(result)
 
 
@@ -210,7 +206,8 @@ _SIGNATURES: Final = _READING[2]
 def list_signatures(signatures: Path | None, out: str, form: str | None) -> None:
     """List every data path with its roles, ports and versions."""
     from classifier.records import SIGNATURES, signature_table
-    from classifier.rulebook import listing, load
+    from classifier.rulebook import load
+    from classifier.rules import listing
 
     _writer(out, form, ())(signature_table(listing(load(signatures))), SIGNATURES)
 
@@ -220,9 +217,10 @@ def list_signatures(signatures: Path | None, out: str, form: str | None) -> None
 def show_signature(path_id: str, signatures: Path | None) -> None:
     """Show one data path: what the documents say of it, and what it is recognised by."""
     from classifier.records import outline
-    from classifier.rulebook import describe, load
+    from classifier.rulebook import load
+    from classifier.rules import describe
 
-    click.echo(outline(describe(load(signatures), path_id)))
+    _say(outline(describe(load(signatures), path_id)))
 
 
 @signatures.command("verify")
@@ -230,13 +228,23 @@ def show_signature(path_id: str, signatures: Path | None) -> None:
 def verify_signatures(directory: Path | None) -> int:
     """Check the form of all signatures and run their examples; DIRECTORY defaults to the shipped ones."""
     from classifier.records import safe
-    from classifier.verdicts import verify
+    from classifier.rulecheck import verify
 
     issues = verify(directory)
     for issue in issues:
-        click.echo(safe(str(issue)))
+        _say(safe(str(issue)))
     click.echo(f"{len(issues) or 'no'} issues", err=True)
     return int(bool(issues))
+
+
+def _show(
+    table: str, view: View, captures: tuple[str, ...], out: str, form: str | None, settings: dict[str, Any]
+) -> int:
+    """Write one of a result's tables. Returns the exit status."""
+    write = _writer(out, form, captures)
+    result = _read(captures, settings)
+    write(getattr(result, table), view)
+    return _report(result)
 
 
 # ---- reading -------------------------------------------------------------------------------
@@ -265,11 +273,11 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _report(result: Result) -> int:
-    """Tell on stderr what was damaged and what a bound left out. Returns the exit status."""
+    """Tell on stderr what was damaged and what could not be used. Returns the exit status."""
     for damage in result.damages:
         _complain(str(damage), 1)
-    for name, count in result.dropped.items():
-        _complain(f"{count} {name} left out: a bound was met", 0)
+    for what, count in result.shortfalls.items():
+        _complain(f"{count} {what}", 0)
     return int(bool(result.damages))
 
 
@@ -317,17 +325,31 @@ def _write_file(out: Path, form: str, table: Table, view: View) -> None:
         raise OSError(error.errno, error.strerror, str(out)) from error
 
 
+def _say(text: str) -> None:
+    with _reader():
+        click.echo(text)
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
+
 def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: View) -> None:
     from classifier import records
 
-    if form == "parquet":
-        from classifier.arrow import write_parquet
+    with _reader():
+        if form == "parquet":
+            from classifier.arrow import write_parquet
 
-        write_parquet(table, out)
-    elif form == "table":
-        records.write_table(table, view, out, width)
-    elif form == "csv":
-        records.write_csv(table, out)
-    else:
-        records.write_jsonl(table, out)
-    out.flush()
+            write_parquet(table, out)
+        elif form == "table":
+            records.write_table(table, view, out, width)
+        elif form == "csv":
+            records.write_csv(table, out)
+        else:
+            records.write_jsonl(table, out)
+        out.flush()

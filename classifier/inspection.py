@@ -1,7 +1,8 @@
 """Which conversations are read by the inspectors, once for each distinct dialogue.
 
-Most conversations open like others. Their first bytes are digested compiled, equal ones are grouped, and
-one of each group is read; what was found holds for the group, its frames are looked up per conversation.
+Most conversations open like others, but for random numbers, tickets and cipher text. What is left without
+those (`essence`) is digested compiled, equal ones are grouped, and one of each group is read; what was found
+holds for the group, its frames are looked up per conversation.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from classifier import inspectors
+from classifier import essence, inspectors
 from classifier.conversations import ConversationTable
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
-from classifier.limits import MIB
+from classifier.limits import KIB, MIB
 from classifier.orientation import Orientation
 from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, locate, read_stream
 
 BLOCK: Final = 2048
 """Conversations whose bytes are put together at a time."""
+
+SCRATCH: Final = 128 * KIB
+"""First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
 
 @njit(cache=True, nogil=True)
@@ -54,16 +58,62 @@ def _digest_flow(store: Store, number: int, one: np.uint64, two: np.uint64) -> t
 
 
 @njit(cache=True, nogil=True)
+def _digest_bytes(data: NDArray[np.uint8], start: int, end: int, seed: np.uint64) -> np.uint64:
+    value, p = seed ^ np.uint64(end - start), start
+    while p < end:
+        word = np.uint64(0)
+        for _ in range(min(8, end - p)):
+            word = (word << np.uint64(8)) | np.uint64(data[p])
+            p += 1
+        value = _mix(value, word)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], at: int) -> int:
+    """Copy a flow's bytes to out[at:] if they lie in order, without a hole, and fit. Returns their end, or -1."""
+    flow = store.flows[number]
+    segment, expected = np.int64(flow.first_segment), np.int64(flow.start_offset)
+    while segment != 0:
+        piece = store.segments[segment - 1]
+        if piece.offset != expected or at + piece.length > len(out) or not (tcp or expected == 0):
+            return -1
+        out[at : at + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
+        at += piece.length
+        expected += piece.length
+        segment = np.int64(piece.next)
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _digest_dialogue(
+    store: Store, client: int, tcp: bool, one: np.uint64, two: np.uint64, scratch: NDArray[np.uint8]
+) -> tuple[np.uint64, np.uint64]:
+    """Digest the essence of both directions; where a stream needs putting in order, all its segments."""
+    middle = _copy_regular(store, client, tcp, scratch, 0)
+    end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if middle >= 0 else -1
+    if end < 0:
+        one, two = _digest_flow(store, client, one, two)
+        return _digest_flow(store, client ^ 1, _mix(one, np.uint64(1)), _mix(two, np.uint64(1)))
+    call = essence.first_call_id(scratch, 0, middle) if middle else essence.first_call_id(scratch, middle, end)
+    for start, stop in ((0, middle), (middle, end)):
+        kept = essence.clean(scratch, start, stop, tcp, call)
+        one, two = _digest_bytes(scratch, start, kept, one), _digest_bytes(scratch, start, kept, two)
+    return one, two
+
+
+@njit(cache=True, nogil=True)
 def _group(
     store: Store,
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
+    tcp: NDArray[np.bool_],
     kinds: NDArray[np.int64],
     key: NDArray[np.uint64],
     group_of: NDArray[np.int32],
     first: NDArray[np.int64],
 ) -> int:
-    """Number the chosen conversations by what they hold. Returns how many groups there are.
+    """Number the chosen conversations by the essence of what they hold. Returns how many groups there are.
 
     kinds: what besides the bytes must be equal; key: two secret words; group_of: gets each one's group;
     first: gets the first conversation of each group.
@@ -74,12 +124,11 @@ def _group(
     slots, mask = np.zeros(size, np.int32), size - 1
     ones, twos = np.empty(len(chosen), np.uint64), np.empty(len(chosen), np.uint64)
     groups = 0
+    scratch = np.empty(SCRATCH, np.uint8)
     for i in range(len(chosen)):
         index = chosen[i]
         one, two = _mix(key[0], np.uint64(kinds[i])), _mix(key[1], np.uint64(kinds[i]))
-        one, two = _digest_flow(store, 2 * index + client[index], one, two)
-        one, two = _mix(one, np.uint64(1)), _mix(two, np.uint64(1))
-        one, two = _digest_flow(store, 2 * index + 1 - client[index], one, two)
+        one, two = _digest_dialogue(store, 2 * index + client[index], tcp[i], one, two, scratch)
         slot = np.int64(one & np.uint64(mask))
         while slots[slot] != 0:
             group = slots[slot] - 1
@@ -174,7 +223,8 @@ def inspect_all(table: ConversationTable, orientation: Orientation, port_class: 
     kinds = _kinds(table, orientation, port_class)[chosen]
     group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
     key = np.frombuffer(secrets.token_bytes(16), np.uint64)
-    groups = int(_group(table.store, chosen, client, kinds, key, group_of, first))
+    tcp = table.rows["protocol"][chosen] == TCP
+    groups = int(_group(table.store, chosen, client, tcp, kinds, key, group_of, first))
     found: list[Evidence | Answer | None] = [None]
     found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first[:groups]))
     codes[chosen] = group_of + 1

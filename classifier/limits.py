@@ -68,7 +68,7 @@ KEEP_PLAIN: Final = 1 * KIB
 KEEP_DIALOGUE: Final = 8 * KIB
 """Per direction, of protocols that tell about themselves in a dialogue (SMTP, HTTP, TLS, LDAP, SIP ...)."""
 
-KEEP_RPC: Final = 256 * KIB
+KEEP_RPC: Final = 64 * KIB
 """Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there."""
 
 KEEP_PIPE: Final = 1 * MIB

@@ -101,6 +101,7 @@ class Match:
 CARRIERS: Final = frozenset({"dcerpc", "epm", "ncacn-http", "rpc-over-http", "smb"})
 """Protocols in which RPC interfaces are bound or asked for."""
 
+_UNKNOWN_INTERFACE: Final = {"mark": Speech(Level.SIGN, "protocol"), "plain": Speech(Level.PROTOCOL, "protocol")}
 _ENDPOINT_MAPPER_PORT: Final = 135
 _FIRST_DYNAMIC: Final = 1024
 
@@ -116,7 +117,9 @@ def matches(rulebook: Rulebook, facts: Facts) -> list[Match]:
             continue
         for candidate in index.by_service[service.id]:
             match = _match(candidate, speech, facts)
-            if match and (candidate.number not in found or _stronger(match.speech, found[candidate.number].speech)):
+            if match and (
+                candidate.number not in found or _strength(match.speech) > _strength(found[candidate.number].speech)
+            ):
                 found[candidate.number] = match
     return list(found.values())
 
@@ -138,8 +141,8 @@ def windows_interfaces(rulebook: Rulebook, facts: Facts) -> bool:
     return bool(named) and len(named) == len(bound) and not any(each.exchange_only for each in named)
 
 
-def _stronger(one: Speech, other: Speech) -> bool:
-    return (one.level, one.hint) > (other.level, other.hint)
+def _strength(speech: Speech) -> tuple[Level, bool]:
+    return speech.level, speech.hint
 
 
 def _match(candidate: Candidate, speech: Speech, facts: Facts) -> Match | None:
@@ -163,7 +166,7 @@ def _fits(endpoint: Endpoint, facts: Facts) -> bool:
     if endpoint.transport != facts.transport or facts.server_port == _ENDPOINT_MAPPER_PORT:
         return False
     if endpoint.kind == "dynamic-rpc":
-        return facts.protocol == "dcerpc" or (facts.protocol is None and bool(facts.resolved))
+        return facts.protocol == "dcerpc" or (facts.protocol is None and bool(facts.resolved and facts.condition))
     both_known = bool(facts.client_roles and facts.server_roles)
     return facts.server_port >= _FIRST_DYNAMIC and (bool(facts.resolved_kind) or both_known)
 
@@ -181,11 +184,11 @@ class _Hearing:
         self._facts = facts
         self._index = index
         self.interfaces: dict[str, Speech] = {}
-        self.unknown_interface = False
+        self.unknown_interface = self._foreign_interface = False
         self._signs_of: dict[str, list[str]] = {}
         for name, value in facts.signs:
             self._signs_of.setdefault(name, []).append(value)
-        if facts.protocol in CARRIERS or (facts.protocol is None and facts.resolved):
+        if facts.protocol in CARRIERS or (facts.protocol is None and facts.condition):
             self._hear_interfaces(rulebook)
         self._somebody_else = any(self.holds(condition) for condition in rulebook.disowning)
 
@@ -204,6 +207,7 @@ class _Hearing:
         self._hear(_known(rulebook, answered), Level.HANDOUT, "interface")
         self._hear(_known(rulebook, facts.asked), Level.SIGN, "interface")
         self.unknown_interface = None in accepted
+        self._foreign_interface = any((*accepted, *offered))
 
     def _hear(self, interfaces: list[RpcInterface | None], level: Level, basis: str) -> None:
         """Interfaces that others have too are signs, however they were met."""
@@ -222,14 +226,15 @@ class _Hearing:
 
     def speech(self, service: Service) -> Speech | None:
         """The strongest thing the facts say for this service, or None: nothing, or something against it."""
-        if any(self.holds(condition) for condition in service.unless):
-            return None
         said = [each for each in (self._signs(service), self._interface(service), self._handout(service)) if each]
-        said = said or [each for each in (self._protocol(service), self._port(service)) if each]
-        return max(said, key=lambda each: (each.level, each.hint)) if said else None
+        strongest = max(said, key=_strength) if said else self._protocol(service) or self._port(service)
+        refused = strongest and self._signs_of and any(self.holds(condition) for condition in service.unless)
+        return None if refused else strongest
 
     def _signs(self, service: Service) -> Speech | None:
         """Whoever says that another program answers lowers a proof to a hint: clients also ask in vain."""
+        if not self._signs_of:
+            return None
         if any(self.holds(condition) for condition in service.proof):
             return Speech(Level.SIGN if self._somebody_else else Level.PROOF, "sign", hint=True)
         if any(self.holds(condition) for condition in service.hint):
@@ -241,8 +246,8 @@ class _Hearing:
             return None
         heard = [self.interfaces[name] for name in service.interfaces if name in self.interfaces]
         if service.unknown_interface and self.unknown_interface:
-            heard.append(Speech(Level.PROTOCOL, "protocol"))
-        return max(heard, key=lambda each: (each.level, each.hint)) if heard else None
+            heard.append(_UNKNOWN_INTERFACE[service.unknown_interface])
+        return max(heard, key=_strength) if heard else None
 
     def _handout(self, service: Service) -> Speech | None:
         if self._facts.resolved_kind not in service.handed_out_by:
@@ -251,6 +256,9 @@ class _Hearing:
         return Speech(Level.SIGN, "resolved") if carried or self._unread(service) else None
 
     def _protocol(self, service: Service) -> Speech | None:
+        """A bind to an interface refuses every service that does not list it."""
+        if self._foreign_interface:
+            return None
         port = self._facts.server_port
         spoken = any(protocol == self._facts.protocol and at in (0, port) for protocol, at in service.plain)
         return Speech(Level.PROTOCOL, "protocol") if spoken else None

@@ -23,7 +23,7 @@ from classifier.result import Table, fill, rfc3339
 
 if TYPE_CHECKING:
     from classifier.lines import Dialect
-    from classifier.rulebook import ListedSignature
+    from classifier.rules import ListedSignature
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 

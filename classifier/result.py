@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from classifier.fields import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ALWAYS_COUNTED: Final = frozenset({"packets", "packets_without_tcp_or_udp"})
+"""Counters that say how much there was, and not that something was left out."""
 
 Row = Mapping[str, Any]
 """A row of a small table before it is one: times are nanoseconds since the epoch; a missing key is null."""
@@ -72,8 +75,7 @@ class Result:
     """All conversations of a capture set. `len` counts them, `result[7]` is the one with id 7, iteration is by id.
 
     columns: one `Column` for each name of `fields.NAMES`. damages: where inputs were cut short or corrupt.
-    counters: what was counted on the way; a name that begins with "dropped_" tells what a bound left out.
-    inputs: the captures, as named.
+    counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
     """
 
@@ -105,10 +107,10 @@ class Result:
         return self.table.columns
 
     @property
-    def dropped(self) -> dict[str, int]:
-        """What was left out because a bound of `limits` was met: words for it, and how many. Empty when nothing was."""
-        losses = ((name, count) for name, count in self.counters.items() if name.startswith("dropped_") and count)
-        return {name.removeprefix("dropped_").replace("_", " "): count for name, count in losses}
+    def shortfalls(self) -> dict[str, int]:
+        """What could not be used, mostly because a bound of `limits` was met: words for it, and how many."""
+        lost = {name: count for name, count in self.counters.items() if count and name not in ALWAYS_COUNTED}
+        return {name.replace("_", " "): count for name, count in lost.items()}
 
     @property
     def endpoint_table(self) -> Table:

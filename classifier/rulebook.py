@@ -74,7 +74,7 @@ def read(directory: Path | None = None) -> tuple[Rulebook, list[Issue]]:
     files = [_File.read(path, reader.issues) for path in sorted(where.glob("*.toml"))]
     if not files:
         raise RulebookError(f"{where}: no .toml file in it")
-    return reader.rulebook(files, where), sorted(reader.issues)
+    return reader.rulebook(files, where), sorted(set(reader.issues))
 
 
 class _File:
@@ -96,15 +96,19 @@ class _File:
             issues.append(Issue(path.name, 1, f"cannot be read: {error}"))
         return cls(path.name, "", {})
 
-    def line(self, table: str, key: str = "") -> int:
-        """Line of a table's header, or of a key under it (the header's where the key stands elsewhere)."""
-        quoted = rf"(?:{re.escape(table)}|\"{re.escape(table)}\")"
-        header = re.search(rf"^\[+{quoted}[].]", self.text, re.MULTILINE)
-        place = header.start() if header else 0
-        if key:
-            found = re.compile(rf"^\"?{re.escape(key)}\"?\s*=", re.MULTILINE).search(self.text, place)
-            place = found.start() if found else place
-        return self.text.count("\n", 0, place) + 1
+    def line(self, table: str, key: str = "", part: int = 0) -> int:
+        """Line of a table's header or, where it stands, of a key in it; part: its n-th `differs` comes first."""
+        places = [found.span() for found in self._headers(table)]
+        for start, end in (*places[part : part + 1], *places[:1]) if key else ():
+            found = re.compile(rf"^\"?{re.escape(key)}\"?\s*=", re.MULTILINE).search(self.text, start, end)
+            if found:
+                return self.text.count("\n", 0, found.start()) + 1
+        return self.text.count("\n", 0, places[0][0]) + 1 if places else 1
+
+    def _headers(self, table: str) -> Iterator[re.Match[str]]:
+        """The table and then its `differs`, each from its header to the next."""
+        name = rf"(?:{re.escape(table)}|\"{re.escape(table)}\")"
+        return re.finditer(rf"^\[(?:{name}\]|\[{name}\.)(?s:.*?)(?=^\[|\Z)", self.text, re.MULTILINE)
 
 
 _FILES: Final = {"services.toml": "services", "rpc_interfaces.toml": "interfaces", "vocabulary.toml": "vocabulary"}
@@ -127,6 +131,7 @@ class _Reader:
             jobs.setdefault(job, []).append(file)
         dedicated, disowning = self._vocabulary(jobs.get("vocabulary", []))
         interfaces = tuple(interface for file in jobs.get("interfaces", []) for interface in self._interfaces(file))
+        self._check_interfaces(jobs.get("interfaces", []), interfaces)
         self.interface_names = frozenset(interface.name for interface in interfaces)
         services = self._named(jobs.get("services", []), self._service)
         self.service_names = frozenset(services)
@@ -193,6 +198,19 @@ class _Reader:
             version = "" if version == "-" else version
             yield RpcInterface(table.uuid(uuid), version, name, name, table.name, False, False, (), (), source)
 
+    def _check_interfaces(self, files: Sequence[_File], interfaces: Sequence[RpcInterface]) -> None:
+        """A UUID may stand for two interfaces only if their major versions tell them apart."""
+        seen: set[tuple[str, str]] = set()
+        for interface in interfaces:
+            key = (interface.uuid, interface.major)
+            if key in seen:
+                file = files[0]
+                line = file.text.count("\n", 0, file.text.rfind(interface.uuid)) + 1
+                self.issues.append(
+                    Issue(file.name, line, f"{interface.uuid}: listed twice with the same major version")
+                )
+            seen.add(key)
+
     def _service(self, table: _Table) -> Service:
         table.allow(*(each.name for each in fields(Service) if each.name != "id"))
         return Service(
@@ -201,7 +219,7 @@ class _Reader:
             mark=self._conditions(table, "mark"), unless=self._conditions(table, "unless"),
             interfaces=table.words("interfaces", self.interface_names),
             over=table.words("over", PROTOCOLS) or ("dcerpc",),
-            unknown_interface=table.flag("unknown_interface"),
+            unknown_interface=table.word("unknown_interface", ("", "mark", "plain")),
             handed_out_by=table.words("handed_out_by", RESOLUTION_KINDS), opaque=table.flag("opaque"),
         )  # fmt: skip
 
@@ -212,35 +230,42 @@ class _Reader:
         condition = {}
         for name, values in raw.items():
             table.known(name, self.sign_fields, "sign", key)
-            texts = [values] if isinstance(values, str) else values
-            condition[name] = tuple(Pattern(text) for text in texts if table.is_text(text, name))
+            texts = values if isinstance(values, list) else [values]
+            condition[name] = tuple(Pattern(text) for text in texts if table.is_text(text, key or name))
         return condition
 
     def _path(self, table: _Table) -> DataPath:
         table.allow(*_PATH_KEYS, *_FORM_KEYS)
-        overrides = table.tables_of("differs")
-        for each in overrides:
-            table.only(each, ("in", *_FORM_KEYS), "differs")
-        forms = [self._form(table, each) for each in ({}, *overrides)]
-        kept = tuple(form for form in forms if form.versions)
-        if not kept:
-            table.issue("no version is left for it", "versions")
-            kept = tuple(forms[:1])
-        for key in ("title", "source", "example", "counterexample"):
+        forms = self._forms(table)
+        for key in ("title", "client", "server", "ports", "speaks", "source", "example", "counterexample"):
             table.require(key)
         return DataPath(
-            id=table.name, rank=cast(Rank, table.word("rank", RANKS)), forms=kept, part_of=table.text("part_of"),
-            original_spelling=table.text("original_spelling"), source=table.text("source"),
+            id=table.name, rank=cast(Rank, table.word("rank", RANKS)), forms=tuple(forms),
+            part_of=table.text("part_of"), source=table.text("source"),
+            original_spelling=table.text("original_spelling"),
             examples=table.texts("example"), counterexamples=table.texts("counterexample"),
         )  # fmt: skip
 
-    def _form(self, table: _Table, override: Mapping[str, Any]) -> Form:
-        """The base form (empty override: all versions that no `differs` claims) or one that differs from it."""
-        form = _Table(self.issues, table.file, table.name, {**table.table, **override})
-        versions = form.words("in" if override else "versions", VERSIONS)
-        if not override:
-            claimed = {version for each in table.tables_of("differs") for version in each.get("in", ())}
-            versions = tuple(version for version in versions if version not in claimed)
+    def _forms(self, table: _Table) -> list[Form]:
+        """One form for each `differs`, and before them one for the versions that none of these claims."""
+        overrides = table.tables_of("differs")
+        parts = [_Table(self.issues, table.file, table.name, each, part) for part, each in enumerate(overrides, 1)]
+        all_versions = table.words("versions", VERSIONS)
+        claimed: set[str] = set()
+        for part in parts:
+            part.allow("in", *_FORM_KEYS)
+            part.require("in")
+            claimed.update(part.words("in", all_versions))
+        forms = [self._form(table, tuple(version for version in all_versions if version not in claimed))]
+        for part in parts:
+            whole = _Table(self.issues, table.file, table.name, {**table.table, **part.table}, part.part)
+            forms.append(self._form(whole, part.words("in", all_versions)))
+        kept = [form for form in forms if form.versions]
+        if not kept:
+            table.issue("it has no version", "versions")
+        return kept or forms
+
+    def _form(self, form: _Table, versions: tuple[str, ...]) -> Form:
         columns = {column: form.text(column) for column in COLUMNS}
         return Form(
             versions=versions, title=form.text("title"),
@@ -279,14 +304,14 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 class _Table:
     """One TOML table with typed, checked access; whatever is wrong becomes an issue at its line."""
 
-    def __init__(self, issues: list[Issue], file: _File, name: str, table: Any) -> None:
-        self.issues, self.file, self.name = issues, file, name
+    def __init__(self, issues: list[Issue], file: _File, name: str, table: Any, part: int = 0) -> None:
+        self.issues, self.file, self.name, self.part = issues, file, name, part
         self.table: dict[str, Any] = table if isinstance(table, dict) else {}
         if not isinstance(table, dict):
             self.issue("must be a table")
 
     def issue(self, text: str, key: str = "") -> None:
-        self.issues.append(Issue(self.file.name, self.file.line(self.name, key), f"{self.name}: {text}"))
+        self.issues.append(Issue(self.file.name, self.file.line(self.name, key, self.part), f"{self.name}: {text}"))
 
     def known(self, word: Any, vocabulary: Iterable[str], what: str, key: str = "") -> bool:
         """Whether the word is in the vocabulary; if not, an issue with the nearest one."""
@@ -297,12 +322,8 @@ class _Table:
         return False
 
     def allow(self, *keys: str) -> None:
-        self.only(self.table, keys)
-
-    def only(self, table: Mapping[str, Any], keys: Sequence[str], key: str = "") -> None:
-        for each in table:
-            if each not in keys:
-                self.known(each, keys, "key", key or each)
+        for each in self.table:
+            self.known(each, keys, "key", each)
 
     def require(self, key: str) -> None:
         if not self.table.get(key):
@@ -346,7 +367,7 @@ class _Table:
 
     def uuid(self, text: str) -> str:
         if not _UUID.fullmatch(text):
-            self.issue(f"{text!r} is not a UUID in lower case")
+            self.issue(f"{text!r} is not a UUID in lower case", "uuid")
         return text
 
     def endpoints(self, texts: Iterable[str], key: str = "") -> Iterator[Endpoint]:

@@ -215,7 +215,7 @@ class Service:
     plain: payload protocols that carry it, each with the port it is limited to (0: the path's own ports).
     proof, hint, mark, unless: conditions on signs (README.md, "Evidence").
     interfaces: names of RPC interfaces; over: the protocols that carry them.
-    unknown_interface: a bind to an interface that no list names also fits.
+    unknown_interface: what a bind to an interface that no list names is worth: "mark", "plain", or "" for nothing.
     handed_out_by: kinds of announcement that lead to it. opaque: no inspector can read its bytes.
     """
 
@@ -228,7 +228,7 @@ class Service:
     unless: tuple[Condition, ...]
     interfaces: tuple[str, ...]
     over: tuple[str, ...]
-    unknown_interface: bool
+    unknown_interface: str
     handed_out_by: tuple[str, ...]
     opaque: bool
 
@@ -277,7 +277,7 @@ class Rulebook:
         for endpoint in self._all_endpoints():
             if endpoint.kind == "port":
                 starts[endpoint.transport] |= {endpoint.low, endpoint.high + 1}
-        return {transport: tuple(sorted(ports)) for transport, ports in starts.items()}
+        return {transport: tuple(sorted(ports - {65_536})) for transport, ports in starts.items()}
 
     def _all_endpoints(self) -> Iterator[Endpoint]:
         for path in self.paths.values():

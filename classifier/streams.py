@@ -24,6 +24,7 @@ FLOW: Final = np.dtype(
     [
         ("packets", np.int64), ("bytes", np.int64), ("missed", np.int64),
         ("next_offset", np.int64), ("start_offset", np.int64), ("acknowledged", np.int64), ("keep", np.int64),
+        ("record", np.int64),
         ("head0", np.uint64), ("head1", np.uint64),
         ("recent0", np.uint64), ("recent1", np.uint64), ("recent2", np.uint64), ("recent3", np.uint64),
         ("next_sequence", np.uint32), ("initial_sequence", np.uint32),
@@ -35,7 +36,7 @@ FLOW: Final = np.dtype(
 """One direction of a conversation.
 
 Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
-SYN may arrive late). head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
+SYN may arrive late). record: where its next TLS record begins, -1 if that is not known. head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
 first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
 """
 
@@ -65,6 +66,7 @@ SENT_RST: Final = 64
 PAYLOAD: Final = 128  # at least one byte was sent
 LIMITED: Final = 256  # bytes seen but not kept
 TRUNCATED: Final = 512  # bytes cut off by the snap length
+ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
 
 
 class Store(NamedTuple):
@@ -213,6 +215,30 @@ def worth(head0: np.uint64, head1: np.uint64, known: int, kind: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _end_of_handshake(flow: np.void, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
+    """Follow TLS records through a segment at that offset (RFC 8446 section 5.1).
+
+    Returns how many of the stream's bytes are worth keeping: up to the first encrypted record, if it begins here.
+    """
+    if flow.head0 >> np.uint64(48) != np.uint64(0x1603) and flow.head0 >> np.uint64(40) != np.uint64(0x160301):
+        flow.record = -1
+        return flow.keep
+    if flow.record < offset:
+        flow.record = -1
+    while 0 <= flow.record < offset + length:
+        at = position + flow.record - offset
+        if data[at] == 20 or data[at] == 23:
+            known, flow.record = flow.record + 1, -1
+            flow.flags |= ENOUGH
+            return known
+        if flow.record + 5 > offset + length:
+            flow.record = -1
+        else:
+            flow.record += 5 + (np.int64(data[at + 3]) << 8) + np.int64(data[at + 4])
+    return flow.keep
+
+
+@njit(cache=True, nogil=True)
 def _note_head(flow: np.void, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
     """Enter bytes into the flow's head. Returns how many of its first bytes are known, 0 if nothing changed."""
     if offset >= 16 or offset + length <= 0 or flow.head_mask == 0xFFFF:
@@ -265,16 +291,21 @@ def keep_payload(
         if keep >= limits.KEEP_RPC:
             sibling = store.flows[number ^ 1]
             sibling.keep = max(sibling.keep, keep)
+    if kind == TCP and flow.record >= 0:
+        flow.keep = _end_of_handshake(flow, data, position, offset - start, length)
     keep = flow.keep
-    if counters[ARENA_USED] > limits.ARENA_DEEP and keep != limits.KEEP_EPM:
+    if counters[ARENA_USED] > limits.ARENA_DEEP and keep < limits.KEEP_RPC:
         keep = min(keep, limits.KEEP_PLAIN)
     wanted = min(offset - start + length, keep) - (offset - start)
     room = len(store.arena) - counters[ARENA_USED]
-    if wanted > room or counters[SEGMENTS] == len(store.segments):
-        wanted = 0
+    full = wanted > room or counters[SEGMENTS] == len(store.segments)
+    if full:
+        wanted = min(wanted, 0)
     if wanted < length:
-        flow.flags |= LIMITED
-        counters[LIMITED_BYTES] += length - max(wanted, 0)
+        if flow.flags & ENOUGH == 0:
+            flow.flags |= LIMITED
+        if keep < flow.keep or full:
+            counters[LIMITED_BYTES] += length - max(wanted, 0)
         if wanted <= 0:
             return
     arena = counters[ARENA_USED]

@@ -186,9 +186,11 @@ def _label(rulebook: Rulebook, facts: Facts, fitting: list[Match], certainty: st
     ordered = sorted(fitting, key=lambda match: (not _is_exact(match.candidate, facts), match.candidate.order))
     versions = _versions(rulebook, facts, ordered)
     ahead = [match for match in ordered if _is_exact(match.candidate, facts)] or ordered
+    first = _single(ahead, facts)
+    paths = dict.fromkeys(([first] if first else []) + [match.candidate.path.id for match in ordered])
     return Decision(
-        data_paths=tuple(dict.fromkeys(match.candidate.path.id for match in ordered)),
-        data_path=_single(ahead, facts),
+        data_paths=tuple(paths),
+        data_path=first,
         client_role=_role([match.candidate.clients for match in ahead], facts.client_roles),
         server_role=_role([match.candidate.servers for match in ahead], facts.server_roles),
         exchange_versions=versions,
@@ -270,7 +272,7 @@ def _firewall_rules(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tup
     roles = (facts.server_roles & EXCHANGE_ROLES) - {"exchange-server"} or {
         role for match in found if "2010" in match.candidate.form.versions for role in match.candidate.servers
     }
-    dynamic_rpc = facts.protocol == "dcerpc" or (facts.protocol is None and bool(facts.resolved))
+    dynamic_rpc = facts.protocol == "dcerpc" or any(match.speech.basis == "resolved" for match in found)
     return tuple(rule.name for rule in rulebook.firewall_rules if _admits(rule, facts, roles, dynamic_rpc))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import time
 import unicodedata
@@ -176,6 +177,7 @@ def test_the_kernel_writes_nothing_beyond_its_buffer() -> None:
     assert (room == 7).all()
 
 
+@pytest.mark.skipif(os.environ.get("NUMBA_BOUNDSCHECK") == "1", reason="kernels that check bounds are slow")
 def test_a_hundred_thousand_conversations_take_well_under_a_second() -> None:
     table = samples.result(100_000).table
     jsonl(samples.result(1).table)

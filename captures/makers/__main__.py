@@ -10,7 +10,17 @@ from pathlib import Path
 from captures.makers import catalogue
 
 HOME = Path(__file__).resolve().parents[1]
-CHAPTERS = ("ticket", "rows2010", "rows2003", "rpc_corners", "mail", "voice_and_web", "foreign", "formats")
+CHAPTERS = (
+    "ticket",
+    "rows2010",
+    "rows2003",
+    "rpc_corners",
+    "mail",
+    "voice_and_web",
+    "foreign",
+    "formats",
+    "who_is_who",
+)
 HEADER = """# The captures of this folder: how each was made, what is in it, and what is true of each conversation.
 # Written by `python -m captures.makers`; README.md says what the fields mean. Labels come from the makers.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captures.makers import files
+from captures.makers.documents import restated
 from captures.makers.scene import Conversation, Host, Scene
 
 Play = Callable[[Scene], None]
@@ -21,7 +22,11 @@ Encode = Callable[[Scene], bytes]
 
 @dataclass(frozen=True)
 class Story:
-    """A capture to be made. inventory: write the hosts' roles beside it; status: the exit status of a reader."""
+    """A capture to be made.
+
+    inventory: write the hosts' roles beside it. infer: there is no inventory, roles show in the traffic alone.
+    status: the exit status of a reader.
+    """
 
     name: str
     about: str
@@ -29,6 +34,7 @@ class Story:
     encode: Encode | None = None
     suffix: str = ".pcap"
     inventory: bool = True
+    infer: bool = False
     status: int = 0
 
     @property
@@ -104,12 +110,14 @@ def index_entry(item: Story, scene: Scene, made: dict[str, bytes]) -> str:
     facts: dict[str, Any] = {
         "file": item.file,
         "sha256": hashlib.sha256(made[item.file]).hexdigest(),
-        "made_by": f"python -m captures.makers {item.name}  ({item.play.__module__.rpartition('.')[2]}.py)",
+        "made_by": f"python -m captures.makers {item.name}",
         "about": item.about,
         "frames": len(scene.frames),
     }
     if f"{item.name}.inventory.toml" in made:
         facts["inventory"] = f"{item.name}.inventory.toml"
+    if item.infer:
+        facts["roles"] = "inferred"
     if item.status:
         facts["status"] = item.status
     blocks = [table("[[capture]]", facts)]
@@ -141,7 +149,7 @@ def truth_of(talk: Conversation, numbers: list[int]) -> dict[str, Any]:
         "rpc_interfaces": [{"uuid": uuid} | _accepted(accepted) for uuid, accepted in truth.interfaces],
         "resolved_by": _in_time(truth.resolved, numbers),
         "data_paths": list(truth.data_paths),
-        "also": list(truth.also),
+        "also": list(dict.fromkeys((*truth.also, *restated(truth.data_paths)))),
         "client_role": truth.roles[0],
         "server_role": truth.roles[1],
         "certainty": list(truth.certainty or ()),

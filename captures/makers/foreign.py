@@ -12,7 +12,7 @@ from captures.makers.openings import dialogue
 from captures.makers.rows2010 import resolve_oxid
 from captures.makers.scene import Host, Scene, Tcp
 from captures.makers.talk import CONNECT, INTEGRITY, NTLM, PRIVACY, SPNEGO, Credentials
-from captures.makers.voice_and_web import http, reply
+from captures.makers.voice_and_web import http, reply, sip
 
 NOTHING = {"absence": ("not-exchange", "unmatched", "encrypted")}
 """No label; a reader that says `weak` for a dedicated port is not wrong either (tests allow it)."""
@@ -195,15 +195,8 @@ def squatters(scene: Scene, client: Host, server: Host) -> None:
         noise.ask(scene.noise(300))
         noise.is_(**{**NOTHING, "absence": ("not-exchange", "unmatched")})
     phone = scene.tcp(client, server, 5060)
-    phone.ask(
-        b"OPTIONS sip:srv9 SIP/2.0\r\nVia: SIP/2.0/TCP 10.30.0.7:5060;branch=z9hG4bK1\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n"
-        b"From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>\r\nContent-Length: 0\r\n\r\n"
-    )
-    phone.answer(
-        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP 10.30.0.7:5060;branch=z9hG4bK1\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n"
-        b"From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>;tag=2\r\nServer: Asterisk PBX 18\r\n"
-        b"Content-Length: 0\r\n\r\n"
-    )
+    phone.ask(sip("OPTIONS sip:srv9.example.org SIP/2.0", client, server, {"CSeq": "1 OPTIONS"}))
+    phone.answer(sip("SIP/2.0 200 OK", client, server, {"CSeq": "1 OPTIONS", "Server": "Asterisk PBX 18"}))
     spoken(phone, "sip")
 
 

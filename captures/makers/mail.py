@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import struct
+from functools import partial
 
-from captures.makers import openings, talk, tokens
-from captures.makers.catalogue import story
+from captures.makers import openings, rpc, talk, tokens
+from captures.makers.catalogue import Story, enlist, story
 from captures.makers.certificates import certificate
+from captures.makers.documents import DIRECTORY
 from captures.makers.openings import CLIENT_WORDS, COMMON_WORDS, EDGE_WORDS, INTERNAL_WORDS, dialogue, ehlo
-from captures.makers.organisation import host, hosts
-from captures.makers.rows2010 import DIRECTORY
+from captures.makers.organisation import host, hosts, role_of
 from captures.makers.scene import Host, Scene, Tcp
 
 WORDS_IN = (*COMMON_WORDS, *INTERNAL_WORDS)
@@ -203,35 +204,34 @@ def netlogon_ping(scene: Scene, client: Host, server: Host) -> bytes:
     return openings.ldap(7, openings.tlv(0x63, *fields, openings.sequence(openings.octets("Netlogon"))))
 
 
-def directory_story(key: str) -> None:
-    """The directory rows of one role: DNS, CLDAP, Kerberos, LDAP, global catalog."""
+def directory_of(scene: Scene, key: str) -> None:
+    """The directory rows of one server: DNS, CLDAP, Kerberos, LDAP, global catalog."""
+    client, dc = hosts(scene, key, "dc1")
     paths, also = DIRECTORY_ROWS[key]
+    facts = {"data_paths": paths, "also": also, "roles": roles(client, dc)}
+    general = {**facts, "certainty": ("weak", "strong")}
+    name = "_ldap._tcp.dc._msdcs.example.test"
+    openings.look_up(scene, client, dc, name, "SRV", dc.fqdn, 389).is_("dns", **general)
+    ping = scene.udp(client, dc, 389)
+    ping.ask(netlogon_ping(scene, client, dc))
+    ping.answer(openings.found(7, "", Netlogon="\x17\0\0\0 DC1 example.test"))
+    ping.is_("ldap", **general)
+    openings.get_ticket(scene, client, dc, f"{client.name}$", f"ldap/{dc.fqdn}").is_("kerberos", **general)
+    for port, sealed in ((389, False), (3268, True)):
+        openings.directory(scene, client, dc, port, sealed=sealed).is_(
+            "ldap", certainty=("strong", "certain"), authentication=("kerberos",),
+            encryption=("sasl-seal",) if sealed else ("none",), **facts,
+        )  # fmt: skip
 
-    @story(
-        f"directory-{host(Scene(''), key).role[0]}",
-        f"Directory access of one role: 53, 88, 389 (TCP, UDP) and 3268: {paths[0]}",
-    )
-    def play(scene: Scene) -> None:
-        client, dc = hosts(scene, key, "dc1")
-        facts = {"data_paths": paths, "also": also, "roles": roles(client, dc)}
-        general = {**facts, "certainty": ("weak", "strong")}
-        openings.look_up(scene, client, dc, "_ldap._tcp.dc._msdcs.example.test", "SRV", dc.fqdn, 389).is_(
-            "dns", **general
+
+for _key, (_paths, _) in DIRECTORY_ROWS.items():
+    enlist(
+        Story(
+            f"directory-{role_of(_key)}",
+            f"Directory access of one role: 53, 88, 389 (TCP, UDP) and 3268: {_paths[0]}",
+            partial(directory_of, key=_key),
         )
-        ping = scene.udp(client, dc, 389)
-        ping.ask(netlogon_ping(scene, client, dc))
-        ping.answer(openings.found(7, "", Netlogon="\x17\0\0\0 DC1 example.test"))
-        ping.is_("ldap", **general)
-        openings.get_ticket(scene, client, dc, f"{client.name}$", f"ldap/{dc.fqdn}").is_("kerberos", **general)
-        for port, sealed in ((389, False), (3268, True)):
-            openings.directory(scene, client, dc, port, sealed=sealed).is_(
-                "ldap", certainty=("strong", "certain"), authentication=("kerberos",),
-                encryption=("sasl-seal",) if sealed else ("none",), **facts,
-            )  # fmt: skip
-
-
-for _key in DIRECTORY_ROWS:
-    directory_story(_key)
+    )
 
 
 @story(
@@ -261,7 +261,7 @@ def edge_sync(scene: Scene) -> None:
 
 POP3_2010 = "S:+OK The Microsoft Exchange POP3 service is ready."
 IMAP4_2010 = "S:* OK The Microsoft Exchange IMAP4 service is ready."
-CAPABILITY = "S:* CAPABILITY IMAP4 IMAP4rev1 LOGINDISABLED STARTTLS UIDPLUS CHILDREN IDLE NAMESPACE LITERAL+\na1 OK CAPABILITY completed."
+CAPABILITY = "S:* CAPABILITY IMAP4 IMAP4rev1 LOGINDISABLED STARTTLS UIDPLUS CHILDREN IDLE\na1 OK CAPABILITY completed."
 
 
 def sealed_port(scene: Scene, client: Host, server: Host, port: int, **facts: object) -> Tcp:
@@ -414,6 +414,13 @@ def site_replication(scene: Scene) -> None:
 @story("e2003-notifications", "New mail told to Outlook over UDP, Direct Push told to the front-end on UDP 2883")
 def notifications(scene: Scene) -> None:
     outlook, back, front = hosts(scene, "outlook1", "be1", "fe1")
+    how = talk.Credentials(talk.NTLM, talk.PRIVACY, "bob")
+    store = {"roles": ("outlook", "back-end"), "also": ("e2003-is-epm", "note-rpc-epm-135")}
+    mapping = talk.map_port(scene, outlook, back, rpc.EMSMDB, 1_181, data_paths=("e2003-is-epm",), **store)
+    talk.session(
+        scene, outlook, back, 1_181, rpc.EMSMDB, how, (0, 4, 2, 1), data_paths=("e2003-is-dynamic",),
+        resolved=mapping.announced, **store,
+    )  # fmt: skip
     mail = scene.udp(back, outlook, 3_177, client_port=1_184)
     for _ in range(3):
         mail.ask(bytes.fromhex("0100000042a70000"))
@@ -422,6 +429,6 @@ def notifications(scene: Scene) -> None:
              note="eight bytes chosen by the client: told by roles and shape alone")  # fmt: skip
     push = scene.udp(back, front, 2_883)
     for _ in range(3):
-        push.ask(b"NOTIFY * HTTP/1.1\r\nSubscription-ID: 17\r\n\r\n")
+        push.ask(struct.pack("<II", 1, 17) + scene.noise(24))
         scene.wait(5_000)
     push.is_(data_paths=("e2003-eas-autd",), roles=("back-end", "front-end"), certainty=("weak", "strong"))

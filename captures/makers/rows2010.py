@@ -11,6 +11,14 @@ from dataclasses import dataclass
 
 from captures.makers import rpc, smb, talk
 from captures.makers.catalogue import Story, enlist, story
+from captures.makers.documents import (
+    BETWEEN_MAILBOX_SERVERS,
+    DIRECTORY,
+    MAPPER,
+    OUTLOOK,
+    OUTLOOK_ALSO,
+    TO_MAILBOX,
+)
 from captures.makers.organisation import host, hosts, role_of
 from captures.makers.rpc import Syntax
 from captures.makers.scene import Host, Scene
@@ -21,14 +29,6 @@ SEARCH = Syntax("8c2a51d7-30f4-4d6c-8e19-77b0a4c2d915")
 ASSISTANTS = Syntax("2f9b6e03-11d8-4c75-b0a4-5c3e8d7f6a21")
 TOPOLOGY = Syntax("b4d0c8f2-7e35-4a91-93c6-0f1e2d3c4b5a")
 UM_CONTROL = Syntax("61f3a7b9-2c4d-4e8f-a510-9d8c7b6a5f4e")
-
-DIRECTORY = ("mailbox-active-directory", "mailbox-system-attendant-active-directory", "mailbox-rus-active-directory")
-BETWEEN_MAILBOX_SERVERS = (
-    "mailbox-assistants", "mailbox-system-attendant-listen", "mailbox-system-attendant-mapi-client", "mailbox-rus-rpc",
-    "mailbox-content-indexing", "mailbox-adtopology-service", "mailbox-clustering", "note-cluster-dynamic-rpc",
-)  # fmt: skip
-TO_MAILBOX = ("cas-to-mailbox", "mailbox-availability")
-ANY_RPC = ("note-rpc-epm-135", "doc-dynamic-port-range")
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,18 @@ class Row:
     def play(self, scene: Scene) -> None:
         client, server = hosts(scene, self.client, self.server)
         roles = (role_of(self.client), role_of(self.server))
-        paths = self.paths or (self.id,)
-        facts = {"data_paths": paths, "roles": roles}
-        low = "strong" if self.certainty[0] != "weak" else "weak"
-        mapping = talk.map_port(
-            scene,
-            client,
-            server,
-            self.interface,
-            self.port,
-            also=(*self.also, *ANY_RPC),
-            certainty=(low, "certain"),
-            **facts,
-        )
+        facts = {"data_paths": self.paths or (self.id,), "roles": roles, "also": (*self.also, *MAPPER)}
+        asked = {"roles": roles, "certainty": UNKNOWN} if self.certainty is UNKNOWN else {**facts, "certainty": ASKED}
+        mapping = talk.map_port(scene, client, server, self.interface, self.port, **asked)
         scene.wait(30)
         talk.session(
-            scene, client, server, self.port, self.interface, self.how, self.opnums, also=(*self.also, *ANY_RPC),
-            certainty=self.certainty, resolved=mapping.announced, **facts,
+            scene, client, server, self.port, self.interface, self.how, self.opnums, certainty=self.certainty,
+            resolved=mapping.announced, **facts,
         )  # fmt: skip
 
 
+ASKED = ("strong", "certain")
+"""The mapper's conversation names the interface; whether asking proves the service, readers may judge."""
 GENERAL = ("strong", "strong")
 """Windows' own interfaces: the announcement and the roles make the label, not the interface."""
 UNKNOWN = ("weak", "strong")
@@ -113,7 +105,8 @@ ROWS = (
         also=BETWEEN_MAILBOX_SERVERS, certainty=UNKNOWN),
     Row("mailbox-assistants", "mbx2", "mbx1", ASSISTANTS, UNPROTECTED, (0, 0), 6061,
         also=BETWEEN_MAILBOX_SERVERS, certainty=UNKNOWN),
-    Row("mailbox-mapi-access", "outlook1", "mbx1", rpc.EMSMDB, NTLM_USER, MAPI, 6012, also=("doc-public-folder-static",)),
+    Row("mailbox-mapi-access", "outlook1", "mbx1", rpc.EMSMDB, NTLM_USER, MAPI, 6012,
+        also=("doc-public-folder-static",)),
     Row("mailbox-adtopology-service", "hub1", "mbx1", TOPOLOGY, HOST_SERVICE, (0,), 6071,
         also=BETWEEN_MAILBOX_SERVERS, certainty=UNKNOWN),
     Row("mailbox-system-attendant-listen", "mbx2", "mbx1", rpc.ATTENDANT_PUBLIC, UNPROTECTED, (0, 1), 6081,
@@ -140,19 +133,22 @@ for _row in ROWS:
     )
 
 
+def proof_of(interface: Syntax) -> tuple[str, str]:
+    """NSPI is spoken by global catalogs too, so it proves less than Exchange's own interfaces."""
+    return ("strong", "certain") if interface is rpc.NSPI else ("certain", "certain")
+
+
 @story("row-note-mapi-clients-use-cas", "Outlook to Client Access: EMSMDB, NSPI and RFRI, two of them on one port")
 def mapi_clients(scene: Scene) -> None:
     client, server = hosts(scene, "outlook1", "cas1")
-    roles = ("outlook", "client-access")
-    facts = {"data_paths": ("note-mapi-clients-use-cas",), "also": ANY_RPC, "roles": roles}
+    facts = {"data_paths": OUTLOOK, "also": OUTLOOK_ALSO, "roles": ("outlook", "client-access")}
     mapper = scene.tcp(client, server, 135)
     talk.open_mapper(mapper, wide=True)
     store = talk.ask_port(mapper, rpc.EMSMDB, [(6005, server.address)], wide=True)
     book = talk.ask_port(mapper, rpc.NSPI, [(6006, server.address)], call=3, wide=True)
     referral = talk.ask_port(mapper, rpc.RFRI, [(6006, server.address)], call=4, wide=True)
     mapper.close()
-    accepted = ((rpc.EPM.uuid, None),)
-    mapper.is_("epm", interfaces=accepted, certainty=("strong", "certain"), authentication=("none",), **facts)
+    mapper.is_("epm", interfaces=((rpc.EPM.uuid, True),), certainty=ASKED, authentication=("none",), **facts)
     calls = ((rpc.RFRI, 6006, talk.RFRI_CALLS, referral), (rpc.NSPI, 6006, talk.NSPI_CALLS, book),
              (rpc.EMSMDB, 6005, talk.EMSMDB_CALLS, store))  # fmt: skip
     for interface, port, opnums, mapping in calls:
@@ -165,7 +161,7 @@ def mapi_clients(scene: Scene) -> None:
             interface,
             USER,
             opnums,
-            certainty=("certain", "certain"),
+            certainty=proof_of(interface),
             resolved=mapping.announced,
             **facts,
         )
@@ -181,8 +177,8 @@ def static_ports(scene: Scene) -> None:
     )
     for path, server, port, interface, opnums, general in rows:
         talk.session(
-            scene, client, server, port, interface, USER, opnums, data_paths=(path,), also=(general, *ANY_RPC),
-            roles=("outlook", server.role[0]), certainty=("certain", "certain"),
+            scene, client, server, port, interface, USER, opnums, data_paths=(path,), also=(general, *MAPPER),
+            roles=("outlook", server.role[0]), certainty=proof_of(interface),
         )  # fmt: skip
 
 
@@ -237,7 +233,7 @@ def witness_wmi(scene: Scene) -> None:
     client, server = hosts(scene, "mbx1", "fsw1")
     facts = {
         "data_paths": ("doc-dag-fsw-wmi",),
-        "also": ("doc-dag-fsw-smb", *ANY_RPC),
+        "also": ("doc-dag-fsw-smb", *MAPPER),
         "roles": ("mailbox", "witness-server"),
         "certainty": ("weak", "strong"),
     }
@@ -306,7 +302,7 @@ def back_ends(scene: Scene) -> None:
             "ncacn-http",
             data_paths=(path,),
             roles=("client-access", "client-access"),
-            certainty=("certain", "certain"),
+            certainty=proof_of(interface),
             interfaces=((interface.uuid, True),),
             authentication=("ntlm",),
             encryption=("rpc-privacy",),
@@ -357,7 +353,7 @@ def over_http(scene: Scene) -> None:
     out.answer(rpc.bind_ack([rpc.ACCEPTED], "6001"))
     into.ask(rpc.request(10, scene.noise(200), call=2))
     out.answer(rpc.response(scene.noise(180), call=2))
-    for channel, interfaces in ((out, ()), (into, ((rpc.EMSMDB.uuid, None),))):
+    for channel, interfaces in ((out, ()), (into, ((rpc.EMSMDB.uuid, True),))):
         channel.close()
         channel.is_(
             "rpc-over-http", data_paths=("cas-outlook-anywhere",), roles=("outlook", "client-access"),
@@ -378,8 +374,8 @@ def http_request(verb: str, target: str, length: int) -> bytes:
 def over_http_v1(scene: Scene) -> None:
     client, server = host(scene, "outlook1"), host(scene, "be1")
     tcp = scene.tcp(client, server, 80)
-    tcp.ask(b"RPC_CONNECT be1.example.test:6001 HTTP/1.0\r\nUser-Agent: RPC\r\nHost: be1.example.test\r\n\r\n")
-    tcp.answer(BANNER)
+    tcp.ask(b"RPC_CONNECT be1.example.test:6001 HTTP/1.1\r\nUser-Agent: RPC\r\nHost: be1.example.test\r\n\r\n")
+    tcp.answer(b"HTTP/1.1 200 OK\r\n\r\n")
     talk.bind_with(tcp, [(rpc.EMSMDB, [rpc.NDR32])], Credentials(NTLM, PRIVACY), address="6001")
     talk.calls(tcp, Credentials(NTLM, PRIVACY), talk.EMSMDB_CALLS)
     tcp.close()

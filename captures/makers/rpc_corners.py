@@ -6,15 +6,16 @@ import struct
 
 from captures.makers import rpc, talk
 from captures.makers.catalogue import story
+from captures.makers.documents import MAPPER, OUTLOOK, OUTLOOK_ALSO, TO_MAILBOX
 from captures.makers.organisation import host, hosts
-from captures.makers.rows2010 import ANY_RPC, TO_MAILBOX
+from captures.makers.rows2010 import proof_of
 from captures.makers.scene import Host, Scene, Span, Tcp
 from captures.makers.talk import KERBEROS, NTLM, PRIVACY, Credentials, Mapping
 
 HOW = Credentials(NTLM, PRIVACY, "CAS1$")
 FACTS = {
     "data_paths": TO_MAILBOX,
-    "also": ("note-cas-to-mailbox-many-ports", *ANY_RPC),
+    "also": ("note-cas-to-mailbox-many-ports", *MAPPER),
     "roles": ("client-access", "mailbox"),
 }
 CERTAIN = {**FACTS, "certainty": ("certain", "certain")}
@@ -215,8 +216,8 @@ def alter_context(scene: Scene) -> None:
     seen = ((rpc.RFRI.uuid, True), (rpc.EMSMDB.uuid, True), (rpc.ASYNC_EMSMDB.uuid, False))
     tcp.is_(
         "dcerpc",
-        data_paths=("note-mapi-clients-use-cas",),
-        also=ANY_RPC,
+        data_paths=OUTLOOK,
+        also=OUTLOOK_ALSO,
         roles=("outlook", "client-access"),
         interfaces=seen,
         certainty=("certain", "certain"),
@@ -231,7 +232,7 @@ def alter_context(scene: Scene) -> None:
 def shared_port(scene: Scene) -> None:
     client, server = hosts(scene, "outlook1", "cas1")
     facts = {
-        "data_paths": ("note-mapi-clients-use-cas",), "also": ANY_RPC, "roles": ("outlook", "client-access"),
+        "data_paths": OUTLOOK, "also": OUTLOOK_ALSO, "roles": ("outlook", "client-access"),
     }  # fmt: skip
     for interface, opnums in ((rpc.NSPI, talk.NSPI_CALLS), (rpc.RFRI, talk.RFRI_CALLS)):
         mapping = talk.map_port(scene, client, server, interface, PORT, certainty=("weak", "certain"), **facts)
@@ -243,7 +244,7 @@ def shared_port(scene: Scene) -> None:
             interface,
             HOW,
             opnums,
-            certainty=("certain", "certain"),
+            certainty=proof_of(interface),
             resolved=mapping.announced,
             **facts,
         )
@@ -260,7 +261,7 @@ def opaque(scene: Scene, client: Host, server: Host, port: int, **facts: object)
 
 @story(
     "rpc-service-restart",
-    "The store restarts: the mapper says 6117, later 6320; a conversation on each; 6117 then refuses",
+    "The store restarts: 6117, refused, then 6320 from the mapper; another program takes 6117",
 )
 def restart(scene: Scene) -> None:
     client, server = pair(scene)
@@ -270,10 +271,17 @@ def restart(scene: Scene) -> None:
     closed = scene.tcp(client, server, PORT, handshake=False)
     closed.segment(client, flags="S")
     closed.segment(server, flags="RA")
-    closed.is_(absence=("no-payload",), note="the service is down: refused")
+    closed.is_(
+        certainty=("weak", "strong"), note="the service is down; that the client meant the store is still true", **FACTS
+    )
     scene.wait(60_000)
     second = talk.map_port(scene, client, server, rpc.EMSMDB, 6_320, **STRONG)
     opaque(scene, client, server, 6_320, resolved=second.announced, **ANNOUNCED)
+    other = scene.tcp(client, server, PORT)
+    for say in (other.ask, other.answer):
+        say(scene.noise(120))
+    other.close()
+    other.is_(absence=("unmatched", "not-exchange"), note="after the restart 6117 is no longer the store's")
 
 
 @story("rpc-port-reused", "A port announced for EMSMDB is announced for and bound by the print spooler after a restart")
@@ -282,22 +290,10 @@ def reused(scene: Scene) -> None:
     first = talk.map_port(scene, client, server, rpc.EMSMDB, PORT, **STRONG)
     mailbox_session(scene, client, server, resolved=first.announced)
     scene.wait(600_000)
-    general = {"roles": FACTS["roles"], "certainty": ("weak", "strong")}
-    second = talk.map_port(
-        scene,
-        client,
-        server,
-        rpc.SPOOLSS,
-        PORT,
-        roles=FACTS["roles"],
-        absence=("not-exchange", "unmatched"),
-        note="weak is fine too",
-    )
-    tcp = talk.session(
-        scene, client, server, PORT, rpc.SPOOLSS, HOW, (1, 29), resolved=second.announced, roles=general["roles"]
-    )
-    tcp.truth.absence = ("not-exchange", "unmatched")
-    tcp.truth.note = "print spooler: nothing of Exchange, though the port once was"
+    mapper = {"data_paths": ("note-rpc-epm-135",), "certainty": ("weak", "strong"), "roles": FACTS["roles"]}
+    second = talk.map_port(scene, client, server, rpc.SPOOLSS, PORT, **mapper)
+    nothing = {"absence": ("not-exchange", "unmatched"), "note": "nothing of Exchange, though the port once was"}
+    talk.session(scene, client, server, PORT, rpc.SPOOLSS, HOW, (1, 29), resolved=second.announced, **nothing)
 
 
 @story("rpc-nat", "The tower names the server's inner address; clients reach it through another")
@@ -411,7 +407,7 @@ def connectionless(scene: Scene) -> None:
     for number, opnum in enumerate((0, 2, 2, 1)):
         udp.ask(rpc.datagram(rpc.REQUEST, rpc.EMSMDB, opnum, scene.noise(160), activity=activity, number=number))
         udp.answer(rpc.datagram(rpc.RESPONSE, rpc.EMSMDB, opnum, scene.noise(120), activity=activity, number=number))
-    udp.is_("dcerpc", roles=("outlook", "exchange-server"), interfaces=((rpc.EMSMDB.uuid, None),))
+    udp.is_("dcerpc", roles=("outlook", "exchange-server"), interfaces=EMSMDB_SEEN)
 
 
 @story("rpc-kerberos-long-bind", "A Kerberos bind larger than one segment, its first piece ending inside the token")
@@ -437,7 +433,7 @@ def one_sided(scene: Scene) -> None:
 )
 def optimiser(scene: Scene) -> None:
     client, server = hosts(scene, "outlook1", "cas1")
-    facts = {"data_paths": ("note-mapi-clients-use-cas",), "also": ANY_RPC, "roles": ("outlook", "client-access")}
+    facts = {"data_paths": OUTLOOK, "also": OUTLOOK_ALSO, "roles": ("outlook", "client-access")}
     mapping = talk.map_port(scene, client, server, rpc.EMSMDB, 7_830, certainty=("strong", "certain"), **facts)
     talk.session(
         scene, client, server, 7_830, rpc.EMSMDB, HOW, talk.EMSMDB_CALLS, certainty=("certain", "certain"),

@@ -130,13 +130,13 @@ class Scene:
 
     @contextmanager
     def meanwhile(self, milliseconds: float) -> Iterator[None]:
-        """What is played inside begins so many milliseconds after the scene's beginning; then the clock is as before."""
+        """What is played inside begins so many milliseconds after the scene; then the clock is as before."""
         before, self.now = self.now, self.beginning + int(milliseconds * MILLISECOND)
         yield
         self.now = before
 
     def in_time(self) -> tuple[list[Frame], list[int]]:
-        """The frames in order of time, and the number in it of each frame as numbered when it was played (from 1)."""
+        """The frames in order of time, and their numbers there by the numbers they were played with (from 1)."""
         order = sorted(range(len(self.frames)), key=lambda index: self.frames[index].ns)
         numbers = [0] * (len(order) + 1)
         for place, index in enumerate(order, 1):

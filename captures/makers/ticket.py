@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from captures.makers import openings, rpc, talk
 from captures.makers.catalogue import story
+from captures.makers.documents import MAPPER, OUTLOOK, OUTLOOK_ALSO, TO_MAILBOX
 from captures.makers.organisation import hosts
-from captures.makers.rows2010 import ANY_RPC, TO_MAILBOX
 from captures.makers.scene import MILLISECOND, Host, Scene
 from captures.makers.talk import KERBEROS, PRIVACY, SPNEGO, Credentials
 
@@ -40,8 +40,7 @@ def ticket(scene: Scene) -> None:
 
 def open_outlook(scene: Scene, user: Host, cas: Host, dc: Host, *, full: bool) -> None:
     """Outlook starts: names, ticket, autodiscover, the mapper, then address book and mail."""
-    roles = ("outlook", "client-access")
-    facts = {"data_paths": ("note-mapi-clients-use-cas",), "also": ANY_RPC, "roles": roles}
+    facts = {"data_paths": OUTLOOK, "also": OUTLOOK_ALSO, "roles": ("outlook", "client-access")}
     openings.look_up(scene, user, dc, "cas1.example.test", "A", cas.address).is_("dns")
     openings.get_ticket(scene, user, dc, user.name.lower(), f"exchangeMDB/{cas.fqdn}").is_("kerberos")
     if full:
@@ -89,7 +88,7 @@ def the_question(scene: Scene, cas: Host, mailbox: Host) -> None:
         frame.ns += 10 * MILLISECOND
     facts = {
         "data_paths": TO_MAILBOX,
-        "also": ("note-cas-to-mailbox-many-ports", *ANY_RPC),
+        "also": ("note-cas-to-mailbox-many-ports", *MAPPER),
         "roles": ("client-access", "mailbox"),
     }
     scene.now = moment

@@ -8,6 +8,7 @@ import struct
 from captures.makers import openings, talk, tokens
 from captures.makers.catalogue import story
 from captures.makers.certificates import certificate
+from captures.makers.documents import BETWEEN_CAS
 from captures.makers.mail import roles
 from captures.makers.openings import dialogue
 from captures.makers.organisation import hosts
@@ -283,7 +284,6 @@ CLIENT_HTTPS = (
     "note-iis-http-https",
     "note-http-negotiate-order",
 )
-BETWEEN_CAS = ("cas-to-cas-owa", "cas-to-cas-activesync", "cas-to-cas-ews")
 
 
 @story(
@@ -373,7 +373,7 @@ def proxy_test(scene: Scene) -> None:
         data_paths=("note-remote-smtp-opportunistic-tls",),
         also=("note-domain-security",),
         roles=roles(mta, edge),
-        certainty=("weak", "strong"),
+        certainty=("weak", "certain"),
     )
     for port, probe in (
         (1080, b"\x04\x01\x00\x19\xc0\x00\x02\x19\x00"),
@@ -387,8 +387,10 @@ def proxy_test(scene: Scene) -> None:
             test.segment(edge)
             test.ask(probe)
         test.segment(mta, flags="RA")
-        test.is_(
-            absence=("no-payload", "not-exchange", "unmatched"),
-            note="weak note-protocol-analysis-proxy-test is right too",
-        )
-        test.truth.also = ("note-protocol-analysis-proxy-test",)
+        test.is_(absence=("no-payload", "not-exchange", "unmatched"), note="weak is right too, for the pairing with 25")
+    test.scene.conversations[-2].is_(
+        "http",
+        data_paths=("note-protocol-analysis-proxy-test",),
+        roles=roles(edge, mta),
+        certainty=("weak", "strong"),
+    )

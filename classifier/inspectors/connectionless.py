@@ -7,9 +7,8 @@ replies by activity and sequence number.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
 from classifier.inspectors import epm
@@ -38,8 +37,7 @@ _SIZE: Final = 80
 _AUTHENTICATIONS: Final = {0: "none", 9: "negotiate", 10: "ntlm", 16: "kerberos", 68: "netlogon"}
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """One connectionless PDU."""
 
     ptype: int
@@ -157,7 +155,7 @@ class _Exchange:
         if found.opnum not in epm.WANTED.get(found.uuid, ()) or len(self.calls) >= limits.MAX_CALLS:
             return
         call = self.calls.setdefault(found.call, Call(context, found.opnum, found.order, found.place.offset))
-        call.complete = call.sealed = bool(found.auth)
+        call.sealed = bool(found.auth)  # the level is in the verifier, whose layout the mechanism decides
         self.fragments.setdefault(2 * id(call), {})[found.fragment] = found.body
 
     def _from_server(self, found: Datagram) -> None:
@@ -190,7 +188,7 @@ class _Exchange:
                 if stub is not None:
                     for number in sorted(bodies):
                         stub += bodies[number]
-            call.complete = call.answer_complete = True
+            call.answer_complete = True
 
 
 def _interface(context: Context) -> Interface:

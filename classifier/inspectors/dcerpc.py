@@ -4,30 +4,19 @@ Owns the step from `Association` to `Evidence`, which pipes and HTTP use too. Da
 handed to `connectionless`. Sides are told by the PDU types (C706 section 12.6.1), so a dialogue that is the
 wrong way round is read all the same and `Evidence.reversed` says so.
 
-Holes: see `association`. A conversation without a bind but with whole requests or responses is DCE/RPC
+Holes: see `pdus`. A conversation without a bind but with whole requests or responses is DCE/RPC
 without interfaces; those that a verification trailer names are listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from classifier import limits
 from classifier.inspectors import connectionless, epm, gssapi, oxid
-from classifier.inspectors.association import (
-    ALIEN,
-    FROM_CLIENT,
-    FROM_SERVER,
-    INTEGRITY,
-    PRIVACY,
-    Association,
-    Context,
-    Wanted,
-    find_pdu,
-    opening,
-)
+from classifier.inspectors.association import INTEGRITY, PRIVACY, Association, Context, Wanted
 from classifier.inspectors.base import (
     NOT_THIS,
     WAIT,
@@ -42,6 +31,7 @@ from classifier.inspectors.base import (
     Sign,
     Stream,
 )
+from classifier.inspectors.pdus import ALIEN, FROM_CLIENT, FROM_SERVER, RTS, find_pdu, opening, pdus
 
 WANTED: Final[Wanted] = {**epm.WANTED, **oxid.WANTED}
 """Calls whose stubs hand out ports."""
@@ -49,7 +39,7 @@ WANTED: Final[Wanted] = {**epm.WANTED, **oxid.WANTED}
 Locate = Callable[[Side, int], Place]
 """Where a byte of the association's streams stands in the dialogue; `Place` itself if they are the same."""
 
-_AUTHENTICATIONS: Final = {10: "ntlm", 16: "kerberos", 68: "netlogon", 9: "negotiate", 21: "digest"}
+_AUTHENTICATIONS: Final = {0: "none", 10: "ntlm", 16: "kerberos", 68: "netlogon", 9: "negotiate", 21: "digest"}
 """auth_type of a security trailer (MS-RPCE 2.2.1.1.7) -> how it is called here."""
 
 _SPNEGO: Final = 9
@@ -90,27 +80,27 @@ def read_association(to_server: Stream, to_client: Stream, protocol: str | None 
     client = Side.TO_CLIENT if swapped else Side.TO_SERVER
     association = Association(WANTED, client)
     streams = (to_client, to_server) if swapped else (to_server, to_client)
-    pdus = association.read_client(streams[0].chunks) + association.read_server(streams[1].chunks)
-    if not pdus and protocol is None:
+    count = association.read_client(streams[0].chunks) + association.read_server(streams[1].chunks)
+    if not count and protocol is None:
         return NOT_THIS
     findings = conclude(association)
-    gap = to_server.has_hole or to_client.has_hole
-    return evidence_of(findings, protocol or findings.protocol, reversed_=swapped, gap=gap)
+    return evidence_of(findings, protocol or findings.protocol, swapped, streams)
 
 
-def evidence_of(findings: Findings, protocol: str, *, reversed_: bool | None, gap: bool) -> Evidence:
-    """Findings as evidence of a protocol."""
+def evidence_of(findings: Findings, protocol: str, swapped: bool | None, streams: tuple[Stream, Stream]) -> Evidence:
+    """Findings as evidence of a protocol. swapped: as `Evidence.reversed`; streams: what they were read in."""
+    one, other = streams
     return Evidence(
         protocol,
-        reversed=reversed_,
+        reversed=swapped,
         interfaces=tuple(findings.interfaces),
         queries=tuple(findings.queries),
         handouts=tuple(findings.handouts),
         authentication=findings.authentication,
         encryption=findings.encryption,
         signs=tuple(findings.signs),
-        gap=gap,
-        limited=findings.limited,
+        gap=one.has_hole or other.has_hole,
+        limited=findings.limited or one.limited or other.limited,
     )
 
 
@@ -123,6 +113,8 @@ def _opening(stream: Stream) -> int | None:
         return None
     chunk = stream.chunks[0]
     first = opening(chunk.data)
+    if first == RTS:  # goes both ways: what follows it tells more
+        return next((pdu.ptype for pdu in pdus(stream.chunks) if pdu.ptype != RTS), RTS)
     if first != ALIEN or (stream.started and chunk.offset == 0):
         return first
     found = ((chunk.data, find_pdu(chunk.data)) for chunk in stream.chunks)
@@ -147,8 +139,8 @@ def conclude(association: Association, via: str = "", locate: Locate = Place) ->
     findings.interfaces = interfaces(association.bound, via, locate)
     findings.signs = [_relocated(sign, locate) for sign in association.signs.kept]
     _tell_security(association, findings, locate)
-    _tell_secondary(association, findings, via, locate)
-    if any(interface.uuid == epm.UUID for interface in findings.interfaces):
+    _tell_secondary(association, findings, locate)
+    if epm.UUID in [interface.uuid for interface in findings.interfaces]:
         findings.protocol = "epm"
     if association.calls:
         _tell_calls(association, findings, locate)
@@ -159,7 +151,7 @@ Found = TypeVar("Found", Sign, Query, Handout)
 
 
 def _relocated(found: Found, locate: Locate) -> Found:
-    return found if locate is Place else replace(found, place=_moved(found.place, locate))
+    return found if locate is Place else found._replace(place=_moved(found.place, locate))
 
 
 def _moved(place: Place, locate: Locate) -> Place:
@@ -177,9 +169,14 @@ def interfaces(bound: list[Context], via: str, locate: Locate) -> list[Interface
 
 
 def _interface(contexts: list[Context], via: str, locate: Locate) -> Interface:
-    best = next((context for context in contexts if context.accepted), contexts[0])
-    unknown = any(context.accepted is None for context in contexts)
-    accepted = True if best.accepted else None if unknown else False
+    best = contexts[0]
+    accepted: bool | None = False
+    for context in contexts:
+        if context.accepted:
+            best, accepted = context, True
+            break
+        if context.accepted is None:
+            accepted = None
     place = locate(contexts[0].side, contexts[0].offset)
     return Interface(best.uuid, best.version, accepted, place, best.syntax, via)
 
@@ -215,7 +212,7 @@ def _encryption(association: Association) -> str | None:
     return None
 
 
-def _tell_secondary(association: Association, findings: Findings, via: str, locate: Locate) -> None:
+def _tell_secondary(association: Association, findings: Findings, locate: Locate) -> None:
     """bind_ack's secondary address: the server's own endpoint (C706 section 12.6.4.4)."""
     if association.secondary is None:
         return
@@ -225,9 +222,8 @@ def _tell_secondary(association: Association, findings: Findings, via: str, loca
         if address:
             findings.signs.append(Sign("rpc.secondary-address", address[: limits.MAX_TEXT], place))
         return
-    accepted = [found for found in interfaces(contexts, via, locate) if found.accepted]
-    names = [(found.uuid, found.version) for found in accepted] or ([] if contexts else [("", "")])
-    for uuid, version in names:
+    names = dict.fromkeys((context.uuid, context.version) for context in contexts if context.accepted)
+    for uuid, version in names if contexts else [("", "")]:
         findings.handouts.append(Handout("secondary-address", "tcp", int(address), place, uuid, version))
 
 

@@ -26,6 +26,12 @@ TYPES: Final = {
 
 _CLASSES: Final = frozenset((1, 3, 4, 254, 255))
 _MAX_NAME: Final = 255
+_MAX_LENGTH: Final = 0x1000
+"""A stream whose first two octets say more is not waited for; messages are as short as EDNS's 4096."""
+
+_MAX_QUESTIONS: Final = 32
+"""One is the rule (RFC 9619); multicast DNS asks a few dozen at once."""
+
 _MAX_RECORDS: Final = 64
 """Answers read of one message; more are zone transfers, of which the first ones tell enough."""
 
@@ -45,7 +51,7 @@ def _plausible(data: bytes, at: int) -> bool:
         and data[at + 2] & 0x78 in (0x00, 0x10, 0x20, 0x28)
         and not data[at + 3] & 0x40
         and data[at + 4] == 0
-        and data[at + 5] <= 4
+        and data[at + 5] <= _MAX_QUESTIONS
     )
 
 
@@ -60,7 +66,7 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
         if not head:
             continue
         if not _plausible(head, prefix):
-            return WAIT if prefix and len(head) < 14 else NOT_THIS
+            return WAIT if prefix and len(head) < 14 and head[0] < _MAX_LENGTH >> 8 else NOT_THIS
         said = _read_side(side, stream, prefix, signs)
         if said is None:
             return WAIT if prefix and _is_short(head) else NOT_THIS
@@ -140,9 +146,9 @@ def _read_answers(data: bytes, at: int, count: int, place: Place, signs: Signs) 
         name, at = _name(data, at)
         if name is None or at + 10 > len(data):
             return index > 0
-        kind, _, _, length = _record(data, at)
+        kind, group, _, length = _record(data, at)
         at += 10
-        if at + length > len(data):
+        if at + length > len(data) or group & 0x7FFF not in _CLASSES:
             return index > 0
         value = _value(data, at, kind, length)
         if value:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from classifier import limits
 from classifier.inspectors.association import Call, Wanted
@@ -39,8 +38,7 @@ _UUID_FLOOR: Final = b"\x13\x00\x0d"
 _TOWER_START: Final = re.compile(rb"[\x03-\x10]\x00\x13\x00\x0d", re.S)
 
 
-@dataclass(frozen=True, slots=True)
-class Tower:
+class Tower(NamedTuple):
     """One protocol tower: an interface and where it listens. port 0: no floor with a port (a pipe, say)."""
 
     uuid: str
@@ -131,8 +129,7 @@ def _lookup_request(cursor: Cursor) -> tuple[str, str] | None:
     return uuid, f"{cursor.u16()}.{cursor.u16()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """towers with their annotations ("" in ept_map), and the status word; None where it is missing."""
 
     towers: tuple[tuple[Tower, str], ...]

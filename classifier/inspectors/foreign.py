@@ -47,16 +47,23 @@ def _is_remote_desktop(data: bytes) -> bool:
 
 
 def _is_ntp_request(data: bytes) -> bool:
-    return _is_ntp(data) and data[0] & 7 in (1, 3)
+    return (_is_ntp(data) and data[0] & 7 in (1, 3)) or (_is_ntp_control(data) and not data[1] & 0x80)
 
 
 def _is_ntp_answer(data: bytes) -> bool:
-    return _is_ntp(data) and data[0] & 7 in (2, 4, 5)
+    return (_is_ntp(data) and data[0] & 7 in (2, 4, 5)) or (_is_ntp_control(data) and data[1] & 0x80 != 0)
+
+
+def _is_ntp_control(data: bytes) -> bool:
+    """RFC 9327 section 2: mode 6, then at 10 how many octets of data follow."""
+    if len(data) < 12 or data[0] & 0xC7 != 0x06 or not data[0] & 0x38:
+        return False
+    return 0 <= len(data) - 12 - int.from_bytes(data[10:12], "big") <= 24
 
 
 def _is_ntp(data: bytes) -> bool:
-    """RFC 5905 section 7.3: version, mode, stratum and poll in their ranges, 48 octets, and a key's digest perhaps."""
-    if len(data) not in (48, 52, 68, 72, 120):
+    """RFC 5905 section 7.3: version, stratum, poll and precision in their ranges; extensions in words of 4 octets."""
+    if len(data) < 48 or len(data) % 4 or len(data) > 1024:
         return False
     version, stratum, poll, precision = data[0] >> 3 & 7, data[1], data[2], data[3]
     return 1 <= version <= 4 and stratum <= 16 and (poll <= 17 or poll >= 250) and (precision == 0 or precision > 200)
@@ -112,8 +119,8 @@ FOREIGN: Final = (
     Foreign(
         "ftp",
         "tcp",
-        _begins(rb"(?:USER [^\r\n]{1,64}\r?\n(?:PASS|$)|FEAT\r?\n|SYST\r?\n|AUTH (?:TLS|SSL)\r?\n)"),
-        _begins(rb"220[ -][^\r\n]*(?:FTP|FileZilla)"),
+        _begins(rb"(?:FEAT|SYST|AUTH (?:TLS|SSL)|USER [^\r\n]{1,64}\r?\nPASS [^\r\n]{0,64}\r?\n(?:SYST|TYPE|PWD|PASV))\b"),
+        _begins(rb"220[ -](?:[^\r\n]{0,200}(?:FTP|FileZilla)|.{0,600}?\n331[ -])"),
     ),
     Foreign("telnet", "tcp", _begins(rb"(?:\xff[\xfb-\xfe][\x00-\x31]|\xff\xfa[^\xff]{1,64}\xff\xf0){1,}")),
     Foreign(

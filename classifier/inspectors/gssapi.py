@@ -8,9 +8,8 @@ Sources: RFC 4178 (SPNEGO), RFC 2743 section 3.1 (framing), RFC 4120 section 5 (
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from struct import Struct, unpack_from
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
 
@@ -30,8 +29,7 @@ ETYPES: Final = {1: "des-cbc-crc", 3: "des-cbc-md5", 17: "aes128-cts", 18: "aes2
 """Kerberos encryption types (RFC 3961 section 8, RFC 3962, RFC 4757)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What one token tells.
 
     mechanism: "ntlm" or "kerberos" if the token itself is of that mechanism (also inside SPNEGO), else None.

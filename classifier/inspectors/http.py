@@ -19,10 +19,10 @@ from classifier.inspectors import gssapi
 from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
 from classifier.inspectors.reading import Headers, Signs, headers, text
 
-_REQUEST: Final = re.compile(rb"([A-Z][A-Z_-]{1,30}) (\S{1,8000}) HTTP/[12]\.[01]\r?\n")
+_REQUEST: Final = re.compile(rb"([A-Z][A-Z_-]{1,30}) ([^\r\n]{1,8000}) HTTP/[12]\.[01]\r?\n")
 _RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _REQUEST_BEGINS: Final = re.compile(rb"[A-Z][A-Z_-]{1,30} [!-~]")
-_LONG_TARGET: Final = re.compile(rb"(?:GET|POST|HEAD|PUT|OPTIONS|PROPFIND) /\S{120}")
+_LONG_TARGET: Final = re.compile(rb"[A-Z]{3,20} /\S{120}")
 """A request line whose end was not kept: no other protocol has a path this long behind such a verb."""
 
 _OTHERS: Final = (b"RPC_IN_DATA ", b"RPC_OUT_DATA ", b"RPC_CONNECT ")
@@ -117,8 +117,7 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     requesting = [_read_side(dialogue, side, talk) for side in (Side.TO_SERVER, Side.TO_CLIENT)]
     if talk.requests + talk.answers == 0:
         return _undecided(dialogue.to_server.head, dialogue.to_client.head)
-    first = dialogue.to_server.head
-    if first.startswith(_OTHERS) or dialogue.to_client.head.startswith(_OTHERS):
+    if any(_is_another(dialogue.stream(side), found) for side, found in zip(Side, requesting, strict=True)):
         return NOT_THIS
     holes = dialogue.to_server.has_hole or dialogue.to_client.has_hole
     return Evidence(
@@ -131,6 +130,12 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
         gap=holes,
         limited=talk.signs.full or dialogue.to_server.limited or dialogue.to_client.limited,
     )
+
+
+def _is_another(stream: Stream, requesting: bool | None) -> bool:
+    """RPC over HTTP, or a side that began with something else (a banner, say, that a browser got to see)."""
+    silent = requesting is None and stream.started and not _LONG_TARGET.match(stream.head)
+    return stream.head.startswith(_OTHERS) or (silent and b"\n" in stream.head)
 
 
 def _undecided(ours: bytes, theirs: bytes) -> Evidence | Answer:

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from classifier import limits
-from classifier.inspectors import association, dcerpc, gssapi
+from classifier.inspectors import association, dcerpc, gssapi, pdus
 from classifier.inspectors.base import Place, Side
 from classifier.inspectors.carried import Carried
 from classifier.inspectors.reading import Signs
@@ -75,7 +75,7 @@ class Session:
             if len(self.pipes) >= limits.MAX_PIPES:
                 self.limited = True
                 return None
-            carries = association.opening(data) not in (association.ALIEN, None)
+            carries = pdus.opening(data) not in (pdus.ALIEN, None)
             self.pipes[handle] = Pipe(self.names.get(handle, "")) if carries else None
         return self.pipes[handle]
 

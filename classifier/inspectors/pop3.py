@@ -19,6 +19,9 @@ _OWN: Final = re.compile(rb"(?:APOP |STLS$|CAPA$|STAT$|UIDL|RETR \d|TOP \d+ \d|D
 """Commands that FTP, which also has USER and PASS, hasn't."""
 
 _ANSWER: Final = re.compile(rb"(?:\+OK|-ERR)(?: |$)")
+_FIRST_ANSWER: Final = re.compile(rb"(?:\+OK|-ERR) [^\r\n]")
+"""With words behind it: other servers (Redis, for one) say a bare +OK."""
+
 _COMMANDS: Final = frozenset(
     b"USER PASS APOP STLS CAPA AUTH STAT LIST RETR DELE NOOP RSET QUIT TOP UIDL UTF8 XTND".split()
 )
@@ -36,11 +39,19 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
         return NOT_THIS
     turned = talk(dialogue, turned=ours[:3] in (b"+OK", b"-ER") or bool(_OPENING.match(theirs)))
     session = Session(turned)
+    if not _speaks(turned.client):
+        return NOT_THIS
     _read_client(session)
     _read_server(session)
     if session.recognised:
         return session.conclude("pop3")
     return WAIT if b"\n" not in turned.server and turned.server[:1] in (b"", b"+", b"-") else NOT_THIS
+
+
+def _speaks(client: bytes) -> bool:
+    """Whether a command is among the client's first lines, as far as it said anything."""
+    said = list(islice(lines(client), 4))
+    return not said or any(line.split(b" ")[0].upper() in _COMMANDS for _, _, line in said)
 
 
 def _read_client(session: Session) -> None:
@@ -66,7 +77,7 @@ def _read_server(session: Session) -> None:
     """Answers; the first is the greeting. Anything that is neither an answer nor behind one is no POP3."""
     for at, after, line in islice(lines(session.turned.server), limits.MAX_COMMANDS):
         if _ANSWER.match(line):
-            session.recognised = True
+            session.recognised = session.recognised or _FIRST_ANSWER.match(line) is not None
             if at == 0:
                 session.turned.by_server("pop3.greeting", text(line[4:]), at)
             if session.upgraded(after):

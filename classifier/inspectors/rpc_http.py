@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
+from classifier import limits
 from classifier.inspectors import association, dcerpc, gssapi, http, sasl
 from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Handout, Place, Side, Stream
 from classifier.inspectors.carried import Carried
@@ -53,8 +54,7 @@ class Channel:
     requests: Carried = field(default_factory=Carried)
     replies: Carried = field(default_factory=Carried)
     link: Place = field(default_factory=lambda: Place(Side.TO_SERVER, 0))
-    gap: bool = False
-    limited: bool = False
+    streams: tuple[Stream, Stream] = (Stream(), Stream())
 
     def locate(self, side: Side, offset: int) -> Place:
         """Where a byte of the PDUs stands in the dialogue."""
@@ -141,8 +141,7 @@ def _may_become(head: bytes) -> bool:
 
 def _read_channel(dialogue: Dialogue, client: Side) -> Channel:
     asking, answering = dialogue.stream(client), dialogue.stream(Side(1 - client))
-    gap, limited = asking.has_hole or answering.has_hole, asking.limited or answering.limited
-    channel = Channel(client, gap=gap, limited=limited)
+    channel = Channel(client, streams=(asking, answering))
     for head, offset in _messages(asking, channel.requests):
         _note_request(channel, head, Place(client, offset))
     for head, offset in _messages(answering, channel.replies):
@@ -155,13 +154,15 @@ def _read_channel(dialogue: Dialogue, client: Side) -> Channel:
 def _messages(stream: Stream, pdus: Carried) -> Iterator[tuple[http.Head, int]]:
     """Heads of one stream with their offsets, their bodies added to `pdus` if they are RPC."""
     body: _Body | None = None
+    left = limits.MAX_COMMANDS
     for holes, chunk in enumerate(stream.chunks):
         at, data = 0, chunk.data
         while at < len(data):
             if body is None:
-                head = http.read_head(data, at)
+                head = http.read_head(data, at) if left else None
                 if head is None or not head.whole:
                     break
+                left -= 1
                 yield head, chunk.offset + at
                 at, body = head.end, _body_of(head, chunk.offset + head.end, pdus)
                 continue
@@ -254,7 +255,8 @@ def _note_token(channel: Channel, value: bytes, place: Place) -> None:
     if scheme.lower() not in (b"ntlm", b"negotiate") or not blob:
         return
     token = gssapi.read_token(sasl.decode(blob))
-    channel.tokens.append(token)
+    if len(channel.tokens) < limits.MAX_CONTEXTS:
+        channel.tokens.append(token)
     for name, told in token.signs:
         channel.signs.add(name, told, place)
 
@@ -265,13 +267,12 @@ def _evidence(channel: Channel, findings: dcerpc.Findings) -> ChannelEvidence:
     base = dcerpc.evidence_of(
         replace(findings, signs=channel.signs.kept + findings.signs, handouts=handouts + findings.handouts),
         "rpc-over-http",
-        reversed_=channel.client is Side.TO_CLIENT,
-        gap=channel.gap,
+        channel.client is Side.TO_CLIENT,
+        channel.streams,
     )
     values = {item.name: getattr(base, item.name) for item in fields(Evidence)}
     values["authentication"] = channel.authentication or findings.authentication
     values["encryption"] = findings.encryption or "none"
-    values["limited"] = base.limited or channel.limited
     return ChannelEvidence(**values, virtual_connection=cookie.value if cookie else "", channel=channel)
 
 

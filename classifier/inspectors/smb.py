@@ -28,12 +28,11 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     requests, replies = dialogue.stream(session.client).chunks, dialogue.stream(session.server).chunks
     _read_names(session, dialogue.stream(session.client))
     for version in (smb2, smb1):
-        if any(version.MAGIC in chunk.data for chunk in (*requests, *replies)):
+        if any(magic in chunk.data for magic in version.MAGICS for chunk in (*requests, *replies)):
             version.read(session, requests, replies)
-    gap = streams[0].has_hole or streams[1].has_hole
     holds_smb = any(find_frame(chunk.data) >= 0 for chunk in (*requests, *replies))
     protocol = "smb" if holds_smb else "netbios-ssn"
-    return dcerpc.evidence_of(session.findings(), protocol, reversed_=swapped, gap=gap)
+    return dcerpc.evidence_of(session.findings(), protocol, swapped, streams)
 
 
 def _opening(stream: Stream) -> bool | None:

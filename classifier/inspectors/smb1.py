@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
 from classifier.inspectors.base import Chunk
@@ -19,6 +18,7 @@ from classifier.inspectors.netbios_session import MESSAGE, frames
 from classifier.inspectors.pipes import Session
 
 MAGIC: Final = b"\xffSMB"
+MAGICS: Final = (MAGIC,)
 
 TRANSACTION, OPEN, READ, WRITE, NEGOTIATE, SESSION_SETUP, TREE_CONNECT, CREATE = (
     0x25, 0x2D, 0x2E, 0x2F, 0x72, 0x73, 0x75, 0xA2,
@@ -43,8 +43,7 @@ _HEADER = Struct("<4sBIBHH8sHHHHH").unpack_from
 _U16 = Struct("<H").unpack_from
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command of a chain. words: its parameters; strings: its data bytes; base, end: the message in data."""
 
     command: int
@@ -80,7 +79,8 @@ class Command:
 
 def commands(chunks: Sequence[Chunk], session: Session, reply: bool) -> Iterator[Command]:
     """The commands of one stream that are read; notes signing of all."""
-    for frame in frames(chunks):
+    for count, frame in enumerate(frames(chunks), 1):
+        session.limited |= count == limits.MAX_PDUS
         data, base = frame.data, frame.start
         if frame.kind != MESSAGE or base + _SIZE > frame.end or data[base : base + 4] != MAGIC:
             continue
@@ -97,8 +97,8 @@ def commands(chunks: Sequence[Chunk], session: Session, reply: bool) -> Iterator
                 break
             words_end = position + 1 + 2 * data[position]
             words = data[position + 1 : min(words_end, frame.end)]
-            count = _U16(data, words_end)[0] if words_end + 2 <= frame.end else 0
-            strings = data[words_end + 2 : min(words_end + 2 + count, frame.end)]
+            size = _U16(data, words_end)[0] if words_end + 2 <= frame.end else 0
+            strings = data[words_end + 2 : min(words_end + 2 + size, frame.end)]
             yield Command(
                 command, (command, process, multiplex), flags2, status, tree, words, strings, words_end + 2,
                 data, base, frame.end, frame.offset, frame.holes, frame.whole,

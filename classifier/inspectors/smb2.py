@@ -7,12 +7,11 @@ each request meets its reply whatever happened in between: credits, compounds, i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
-from classifier.inspectors import association
+from classifier.inspectors import pdus
 from classifier.inspectors.base import Chunk
 from classifier.inspectors.netbios_session import MESSAGE, frames
 from classifier.inspectors.pipes import Session
@@ -20,10 +19,11 @@ from classifier.inspectors.pipes import Session
 MAGIC: Final = b"\xfeSMB"
 TRANSFORM: Final = b"\xfdSMB"
 """What an encrypted message begins with instead (MS-SMB2 2.2.41)."""
+MAGICS: Final = (MAGIC, TRANSFORM)
 
 NEGOTIATE, SESSION_SETUP, TREE_CONNECT, CREATE, READ, WRITE, IOCTL = 0, 1, 3, 5, 8, 9, 11
 
-RESPONSE, ASYNC, RELATED, SIGNED = 0x1, 0x2, 0x4, 0x8
+RESPONSE, SIGNED = 0x1, 0x8
 """Header flags (MS-SMB2 2.2.1.1)."""
 
 PENDING: Final = 0x00000103
@@ -45,8 +45,7 @@ _ALWAYS_SIGNED: Final = frozenset({NEGOTIATE, SESSION_SETUP, TREE_CONNECT, IOCTL
 """Commands that are signed in places although the session is not (MS-SMB2 3.2.4.1.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of a compound.
 
     start, end: in data. offset: of its start in the stream. whole: a hole did not cut it off.
@@ -76,11 +75,13 @@ class Message:
 
     def pair(self, at: int) -> tuple[int, int]:
         """Two 16-bit fields of the body; (0, 0) if they aren't there."""
-        return _PAIR(self.data, self.start + HEADER_SIZE + at) if self.start + HEADER_SIZE + at + 4 <= self.end else (0, 0)
+        start = self.start + HEADER_SIZE + at
+        return _PAIR(self.data, start) if start + 4 <= self.end else (0, 0)
 
     def longs(self, at: int) -> tuple[int, int]:
         """Two 32-bit fields of the body; (0, 0) if they aren't there."""
-        return _LONGS(self.data, self.start + HEADER_SIZE + at) if self.start + HEADER_SIZE + at + 8 <= self.end else (0, 0)
+        start = self.start + HEADER_SIZE + at
+        return _LONGS(self.data, start) if start + 8 <= self.end else (0, 0)
 
 
 _READ_COMMANDS: Final = frozenset({NEGOTIATE, SESSION_SETUP, TREE_CONNECT, CREATE, READ, WRITE, IOCTL})
@@ -88,7 +89,8 @@ _READ_COMMANDS: Final = frozenset({NEGOTIATE, SESSION_SETUP, TREE_CONNECT, CREAT
 
 def messages(chunks: Sequence[Chunk], session: Session) -> Iterator[Message]:
     """The messages of one stream with a command that is read; notes signing and encryption of all."""
-    for frame in frames(chunks):
+    for count, frame in enumerate(frames(chunks), 1):
+        session.limited |= count == limits.MAX_PDUS
         data, start, end = frame.data, frame.start, frame.end
         session.encrypted |= data[start : start + 4] == TRANSFORM
         left = limits.MAX_COMPOUND if frame.kind == MESSAGE else 0
@@ -178,7 +180,7 @@ class _Reader:
         return self.last_created if handle == _SAME_FILE else handle
 
     def _write(self, request: Message, handle: bytes, at: int, length: int) -> None:
-        data = request.buffer(at, min(length, association.HEADER_SIZE))
+        data = request.buffer(at, min(length, pdus.HEADER_SIZE))
         pipe = self.session.pipe(self._handle(handle), data)
         if pipe is not None:
             data = request.buffer(at, length)

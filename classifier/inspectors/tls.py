@@ -204,15 +204,16 @@ def messages(data: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
         length = data[at + 3] << 8 | data[at + 4]
         place = place if pending else at
         pending += data[at + 5 : at + 5 + length]
-        while len(pending) >= 4:
-            size = int.from_bytes(pending[1:4], "big")
-            if pending[0] not in _MESSAGES or size > limits.MAX_HANDSHAKE:
+        used = 0
+        while used + 4 <= len(pending):
+            end = used + 4 + int.from_bytes(pending[used + 1 : used + 4], "big")
+            if pending[used] not in _MESSAGES or end - used > limits.MAX_HANDSHAKE:
                 return
-            if len(pending) < 4 + size:
+            if end > len(pending):
                 break
-            yield pending[0], bytes(pending[4 : 4 + size]), place
-            del pending[: 4 + size]
-            place = at
+            yield pending[used], bytes(pending[used + 4 : end]), place
+            used, place = end, at
+        del pending[:used]
         at += 5 + length
 
 
@@ -324,24 +325,26 @@ def ja4(hello: ClientHello) -> str:
     """FoxIO's JA4 of a hello over TCP: what it offers, readable, then hashes of sorted ciphers and extensions."""
     extensions = hello.extensions
     return _ja4(
-        _highest_version(hello),
+        hello.version,
         hello.ciphers,
         tuple(extensions),
-        next(_protocols(extensions.get(_ALPN, b"")), b""),
-        extensions.get(_SIGNATURE_ALGORITHMS, b"")[2:],
+        extensions.get(_SUPPORTED_VERSIONS, b""),
+        extensions.get(_ALPN, b""),
+        extensions.get(_SIGNATURE_ALGORITHMS, b""),
     )
 
 
 @lru_cache(maxsize=4096)
-def _ja4(version: int, ciphers: bytes, extensions: tuple[int, ...], protocol: bytes, algorithms: bytes) -> str:
+def _ja4(legacy: int, ciphers: bytes, extensions: tuple[int, ...], versions: bytes, alpn: bytes, signing: bytes) -> str:
     """The text of a fingerprint; a program's hellos differ in little else, so few of them are computed."""
     suites = sorted(_codes(ciphers))
     kinds = [kind for kind in extensions if kind not in _GREASE]
     hashed = [f"{kind:04x}" for kind in sorted(kinds) if kind not in (_SNI, _ALPN)]
-    tail = ",".join(hashed) + ("_" + ",".join(_codes(algorithms)) if algorithms else "")
+    algorithms = _codes(signing[2:])
+    tail = ",".join(hashed) + ("_" + ",".join(algorithms) if algorithms else "")
     return (
-        f"t{_JA4_VERSIONS.get(version, '00')}{'d' if _SNI in extensions else 'i'}"
-        f"{min(len(suites), 99):02d}{min(len(kinds), 99):02d}{_ja4_protocol(protocol)}"
+        f"t{_ja4_version(legacy, versions)}{'d' if _SNI in extensions else 'i'}"
+        f"{min(len(suites), 99):02d}{min(len(kinds), 99):02d}{_ja4_protocol(next(_protocols(alpn), b''))}"
         f"_{_hash(','.join(suites))}_{_hash(tail) if hashed else _NO_HASH}"
     )
 
@@ -359,13 +362,10 @@ def _hash(words: str) -> str:
     return sha256(words.encode()).hexdigest()[:12] if words else _NO_HASH
 
 
-def _highest_version(hello: ClientHello) -> int:
+def _ja4_version(legacy: int, versions: bytes) -> str:
     """The highest of supported_versions, GREASE left out; legacy_version without that extension."""
-    offered = hello.extensions.get(_SUPPORTED_VERSIONS)
-    if not offered:
-        return hello.version
-    pairs = (offered[at] << 8 | offered[at + 1] for at in range(1, len(offered) - 1, 2))
-    return max((version for version in pairs if version not in _GREASE), default=hello.version)
+    offered = [int(code, 16) for code in _codes(versions[1:])]
+    return _JA4_VERSIONS.get(max(offered, default=legacy), "00")
 
 
 def _ja4_protocol(name: bytes) -> str:

@@ -31,7 +31,7 @@ ETHERNET, IPV4, TCP_HEADER, SYN_OPTIONS, UDP_HEADER = 14, 20, 20, 12, 8
 OPTIONS = bytes.fromhex("020405b40103030801010402")
 POOL = 1 << 20
 BLOCK = 48 << 20
-FIN, SYN, PSH, ACK = 1, 2, 8, 16
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 MSS = 1460
 
 Ints = NDArray[np.int64]
@@ -61,7 +61,7 @@ def flatten(kinds: list[Kind]) -> tuple[Library, list[str], Ints]:
     for kind in kinds:
         first_script.append(len(names))
         for variant in kind.variants:
-            played = with_tcp(variant) if kind.transport == "tcp" else [(step, 0) for step in variant]
+            played = frames_of(kind, variant)
             first.append(len(steps))
             count.append(len(played))
             bulk_at.append(next((index for index, (step, _) in enumerate(played) if step.bulk), -1))
@@ -86,11 +86,13 @@ def flatten(kinds: list[Kind]) -> tuple[Library, list[str], Ints]:
     return library, names, np.array([*first_script, len(names)], np.int64)
 
 
-def with_tcp(variant: list[Step]) -> list[tuple[Step, int]]:
-    """Handshake, the script with acknowledgements, teardown; a script without steps is a refused connection."""
+def frames_of(kind: Kind, variant: list[Step]) -> list[tuple[Step, int]]:
+    """The packets of one variant with their TCP flags: handshake, script, acknowledgements, teardown."""
+    if kind.transport == "udp":
+        return [(step, 0) for step in variant]
     empty = (Step(0, b""), Step(1, b""))
     if not variant:
-        return [(empty[0], SYN), (empty[1], 4 | ACK)]
+        return [(empty[0], SYN), (empty[1], RST | ACK)][: 2 if kind.name == "refused" else 1]
     played = [(empty[0], SYN), (empty[1], SYN | ACK), (empty[0], ACK)]
     for step in variant:
         for start in range(0, len(step.data), MSS):
@@ -102,7 +104,7 @@ def with_tcp(variant: list[Step]) -> list[tuple[Step, int]]:
 
 @dataclass
 class Cast:
-    """One row per conversation: script, client, server, ports, start in µs, the port it talks about, extra bulk steps."""
+    """One row per conversation; start: µs; announced: the port it is about; extra: repetitions of its bulk steps."""
 
     script: Ints
     client: Ints
@@ -149,9 +151,7 @@ def cast(kinds: list[Kind], first_script: Ints, options: argparse.Namespace, rng
 def shares(kinds: list[Kind], packets_each: float) -> NDArray[np.float64]:
     """Probability of each kind; if there are few packets each, kinds of one or two packets become more common."""
     share = np.array([kind.share for kind in kinds])
-    length = np.array(
-        [np.mean([len(with_tcp(v)) if k.transport == "tcp" else len(v) for v in k.variants]) for k in kinds]
-    )
+    length = np.array([np.mean([len(frames_of(kind, variant)) for variant in kind.variants]) for kind in kinds])
     share /= share.sum()
     light = length <= 2
     means = [float((share * length)[mask].sum() / share[mask].sum()) for mask in (light, ~light)]

@@ -30,7 +30,7 @@ Patch = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Step:
-    """One message: side 0 client, 1 server; patches: (offset, size, what); bulk: may be repeated, and how it's framed."""
+    """One message. side: 0 client, 1 server; patches: (offset, size, what); bulk: may be repeated, framed like this."""
 
     side: int
     data: bytes
@@ -401,5 +401,6 @@ SCRIPTS: list[Kind] = [
     Kind("smtp", "tcp", 25, 10, 4, smtp_variants("")),
     Kind("smtp-starttls", "tcp", 25, 10, 2.5, smtp_variants("STARTTLS")),
     Kind("smtp-x-anonymoustls", "tcp", 25, 11, 2.5, smtp_variants("X-ANONYMOUSTLS")),
+    Kind("unanswered", "tcp", 8081, 7, 1.5, [[]]),
     Kind("tls", "tcp", 443, 12, 31, tls_variants()),
 ]

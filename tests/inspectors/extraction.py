@@ -65,7 +65,7 @@ def _stream(half: Half, transport: str) -> Stream:
 
 def _lowest(numbers: list[int]) -> int:
     first = numbers[0]
-    return min(numbers, key=lambda number: ((number - first + 0x80000000) & 0xFFFFFFFF))
+    return min(numbers, key=lambda number: (number - first + 0x80000000) & 0xFFFFFFFF)
 
 
 def _joined(pieces: list[tuple[int, bytes]]) -> list[Chunk]:
@@ -83,7 +83,7 @@ def _joined(pieces: list[tuple[int, bytes]]) -> list[Chunk]:
 
 @lru_cache(maxsize=8)
 def conversations(path: Path) -> dict[str, Conversation]:
-    """"tcp.0", "udp.3" ... -> conversation, of every TCP and UDP conversation with payload."""
+    """ "tcp.0", "udp.3" ... -> conversation, of every TCP and UDP conversation with payload."""
     command = ["tshark", "-r", str(path), *_SWITCHES, "-T", "fields", "-E", "occurrence=l"]
     for name in _FIELDS:
         command += ["-e", name]

@@ -78,7 +78,9 @@ def request(opnum, stub=b"", call=2, context=0, flags=WHOLE, big=False, object_u
 
 
 def response(stub=b"", call=2, context=0, flags=WHOLE, big=False, **more):
-    return pdu(2, struct.pack((">" if big else "<") + "IHBB", len(stub), context, 0, 0) + stub, call, flags, big=big, **more)
+    return pdu(
+        2, struct.pack((">" if big else "<") + "IHBB", len(stub), context, 0, 0) + stub, call, flags, big=big, **more
+    )
 
 
 def fault(status, call=2, context=0, big=False):

@@ -15,7 +15,9 @@ from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Stre
 REQUEST, RESPONSE, FAULT, REJECT, FACK = 0, 2, 3, 6, 9
 
 
-def datagram(ptype, uuid=EMSMDB, body=b"", opnum=1, sequence=0, fragment=0, flags=0, big=False, activity=b"A" * 16, auth=0):
+def datagram(
+    ptype, uuid=EMSMDB, body=b"", opnum=1, sequence=0, fragment=0, flags=0, big=False, activity=b"A" * 16, auth=0
+):
     mark = ">" if big else "<"
     head = struct.pack("BBBB", 4, ptype, flags, 0) + (b"\0\0\0" if big else b"\x10\0\0") + b"\0"
     head += bytes(16) + uuid_bytes(uuid, big) + activity
@@ -46,7 +48,10 @@ def test_swapped_sides():
 @pytest.mark.parametrize("big", [False, True])
 def test_the_mapper_over_datagrams(big):
     answer = map_answer([tower(endpoint=8, port=1088)], big=big)
-    pieces = [datagram(RESPONSE, EPM, answer[at : at + 60], 3, fragment=at // 60, flags=4, big=big) for at in range(0, len(answer), 60)]
+    pieces = [
+        datagram(RESPONSE, EPM, answer[at : at + 60], 3, fragment=at // 60, flags=4, big=big)
+        for at in range(0, len(answer), 60)
+    ]
     found = inspect([datagram(REQUEST, EPM, map_request(big=big), 3, big=big)], pieces[::-1])
     assert found.protocol == "epm"
     assert [(query.uuid, query.status) for query in found.queries] == [(EMSMDB, 0)]
@@ -54,12 +59,17 @@ def test_the_mapper_over_datagrams(big):
 
 
 def test_a_fault_is_the_query_s_status():
-    found = inspect([datagram(REQUEST, EPM, map_request(), 3)], [datagram(FAULT, EPM, struct.pack("<I", 0x1C010003), 3)])
+    found = inspect(
+        [datagram(REQUEST, EPM, map_request(), 3)], [datagram(FAULT, EPM, struct.pack("<I", 0x1C010003), 3)]
+    )
     assert found.queries[0].status == 0x1C010003
 
 
 def test_calls_are_matched_by_activity_and_sequence():
-    asked = [datagram(REQUEST, EPM, map_request(), 3, sequence=1), datagram(REQUEST, EPM, map_request(tower(NSPI)), 3, sequence=2)]
+    asked = [
+        datagram(REQUEST, EPM, map_request(), 3, sequence=1),
+        datagram(REQUEST, EPM, map_request(tower(NSPI)), 3, sequence=2),
+    ]
     found = inspect(asked, [datagram(RESPONSE, EPM, map_answer([tower()]), 3, sequence=2)])
     assert [(query.uuid, query.status) for query in found.queries] == [(EMSMDB, None), (NSPI, 0)]
 

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rpc_writer import (
-    EMSMDB, EPM, FEATURES, FIRST, LAST, NDR32, NDR64, NSPI, RFRI, ack, bind, dialogue, fault, map_answer,
-    map_request, nak, pdu, request, response, stream, syntax, tower, uuid_bytes, with_hole,
+    EMSMDB,
+    EPM,
+    FEATURES,
+    FIRST,
+    LAST,
+    NDR32,
+    NDR64,
+    NSPI,
+    RFRI,
+    ack,
+    bind,
+    dialogue,
+    fault,
+    map_answer,
+    map_request,
+    nak,
+    pdu,
+    request,
+    response,
+    stream,
+    syntax,
+    tower,
+    uuid_bytes,
+    with_hole,
 )  # fmt: skip
 
 from classifier.inspectors import dcerpc
@@ -258,7 +281,7 @@ def test_no_bytes_raise(left, right, started):
 
 def parts(data, cuts):
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [Chunk(start, data[start:end]) for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [Chunk(start, data[start:end]) for start, end in pairwise(edges) if start < end]
 
 
 @given(

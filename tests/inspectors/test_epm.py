@@ -6,8 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rpc_writer import (
-    EMSMDB, EPM, FIRST, LAST, NDR32, NDR64, NSPI, RFRI, ack, bind, dialogue, lookup_answer, lookup_request,
-    map_answer, map_request, request, response, tower,
+    EMSMDB,
+    EPM,
+    FIRST,
+    LAST,
+    NDR32,
+    NDR64,
+    NSPI,
+    RFRI,
+    ack,
+    bind,
+    dialogue,
+    lookup_answer,
+    lookup_request,
+    map_answer,
+    map_request,
+    request,
+    response,
+    tower,
 )  # fmt: skip
 
 from classifier.inspectors import dcerpc, epm
@@ -44,14 +60,26 @@ def test_map(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_towers_are_read(kind):
-    towers = [tower(), tower(endpoint=0x1F, port=6001), tower(endpoint=8, port=137), tower(endpoint=0xF, port=b"\\pipe\\x\0")]
+    towers = [
+        tower(),
+        tower(endpoint=0x1F, port=6001),
+        tower(endpoint=8, port=137),
+        tower(endpoint=0xF, port=b"\\pipe\\x\0"),
+    ]
     found = exchange(map_request(**kind), map_answer(towers, **kind), **kind)
-    assert [(handout.transport, handout.port) for handout in found.handouts] == [("tcp", 49160), ("http", 6001), ("udp", 137)]
+    assert [(handout.transport, handout.port) for handout in found.handouts] == [
+        ("tcp", 49160),
+        ("http", 6001),
+        ("udp", 137),
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lookup_with_annotations(kind):
-    entries = [(tower(NSPI, "56.0", 6004), b"MS NSPI"), (tower(RFRI, "1.0", 6002), b"MS Exchange Directory RFR Interface")]
+    entries = [
+        (tower(NSPI, "56.0", 6004), b"MS NSPI"),
+        (tower(RFRI, "1.0", 6002), b"MS Exchange Directory RFR Interface"),
+    ]
     found = exchange(lookup_request(NSPI, "56.0", **kind), lookup_answer(entries, **kind), opnum=2, **kind)
     assert [(query.uuid, query.version, query.status) for query in found.queries] == [(NSPI, "56.0", 0)]
     assert [(h.kind, h.port, h.annotation) for h in found.handouts] == [

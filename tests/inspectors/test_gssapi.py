@@ -26,7 +26,9 @@ def der(tag, *contents):
 def ap_req(realm=b"EXAMPLE.COM", names=(b"exchangeMDB", b"mail.example.com"), etype=18):
     sname = der(0x30, der(0xA0, der(2, b"\2")), der(0xA1, der(0x30, *(der(0x1B, name) for name in names))))
     sealed = der(0x30, der(0xA0, der(2, bytes([etype]))), der(0xA2, der(4, bytes(200))))
-    ticket = der(0x61, der(0x30, der(0xA0, der(2, b"\5")), der(0xA1, der(0x1B, realm)), der(0xA2, sname), der(0xA3, sealed)))
+    ticket = der(
+        0x61, der(0x30, der(0xA0, der(2, b"\5")), der(0xA1, der(0x1B, realm)), der(0xA2, sname), der(0xA3, sealed))
+    )
     parts = der(0xA0, der(2, b"\5")), der(0xA1, der(2, b"\x0e")), der(0xA2, der(3, bytes(5))), der(0xA3, ticket)
     return der(0x6E, der(0x30, *parts))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from pathlib import Path
+from random import Random
 
 import pytest
 from extraction import conversations, have_tshark
 
 from classifier import inspectors
-from classifier.inspectors.base import Evidence
+from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 
@@ -82,7 +83,9 @@ def test_queries_and_handouts(row):
     found = read(row)
     key = MAPS[row["file"], row["stream"]]
     asked = sorted(line["uuid"] for line in key if line["direction"] == "req" and line["uuid"])
-    told = {(line["uuid"], line["port"], line["tower_ip"]) for line in key if line["direction"] == "resp" and line["port"]}
+    told = {
+        (line["uuid"], line["port"], line["tower_ip"]) for line in key if line["direction"] == "resp" and line["port"]
+    }
     assert sorted(query.uuid for query in found.queries) == asked
     handouts = [item for item in found.handouts if item.kind.startswith("ept_")]
     assert {(item.uuid, str(item.port), item.address) for item in handouts} == told
@@ -107,3 +110,25 @@ def test_snap_length_invents_nothing():
         if isinstance(found, Evidence):
             assert found.interfaces == ()
             assert all(item.kind == "secondary-address" for item in found.handouts)
+
+
+def changed(stream, dice):
+    """The stream with some bytes other than they were, and in one case of two with a hole."""
+    chunks = []
+    for chunk in stream.chunks:
+        data = bytearray(chunk.data)
+        for _ in range(dice.randrange(1, 12)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        cut = dice.randrange(len(data))
+        chunks.append(Chunk(chunk.offset, bytes(data[:cut])))
+        chunks.append(Chunk(chunk.offset + cut + dice.choice((0, 9)), bytes(data[cut + 9 :])))
+    return Stream(tuple(chunk for chunk in chunks if chunk.data), started=dice.random() < 0.5)
+
+
+@pytest.mark.parametrize("row", RPC, ids=name)
+def test_changed_real_bytes_never_raise(row):
+    dice = Random(name(row))
+    whole = conversations(CAPTURES / row["file"])[row["stream"]].dialogue()
+    for _ in range(20):
+        sides = changed(whole.to_server, dice), changed(whole.to_client, dice)
+        inspectors.inspect(Dialogue(whole.transport, *sides, oriented=False))

@@ -28,13 +28,27 @@ def command(kind, data=b""):
 
 NUMBER = struct.pack("<I", 1)
 A1 = rts(command(6, NUMBER), command(3, COOKIE), command(3, CHANNEL), command(0, NUMBER))
-B1 = rts(command(6, NUMBER), command(3, COOKIE), command(3, CHANNEL), command(4, NUMBER), command(5, NUMBER), command(12, CHANNEL))
+B1 = rts(
+    command(6, NUMBER),
+    command(3, COOKIE),
+    command(3, CHANNEL),
+    command(4, NUMBER),
+    command(5, NUMBER),
+    command(12, CHANNEL),
+)
 A3 = rts(command(2, NUMBER))
 C2 = rts(command(6, NUMBER), command(0, NUMBER), command(2, NUMBER))
 
 
 def ask(method, length, path=PATH, more=b""):
-    return method + b" " + path + b" HTTP/1.1\r\nHost: owa.example.com\r\nUser-Agent: MSRPC\r\n" + more + b"Content-Length: %d\r\n\r\n" % length
+    return (
+        method
+        + b" "
+        + path
+        + b" HTTP/1.1\r\nHost: owa.example.com\r\nUser-Agent: MSRPC\r\n"
+        + more
+        + b"Content-Length: %d\r\n\r\n" % length
+    )
 
 
 def answer(length=1 << 30):
@@ -72,10 +86,17 @@ def test_the_in_channel_alone():
     assert signs(found, "http.path") == ["/rpc/rpcproxy.dll"]
     assert signs(found, "http.host") == ["owa.example.com"]
     (handout,) = found.handouts
-    assert (handout.kind, handout.transport, handout.host, handout.port) == ("rpc-proxy", "http", "mail.example.com", 6001)
+    assert (handout.kind, handout.transport, handout.host, handout.port) == (
+        "rpc-proxy",
+        "http",
+        "mail.example.com",
+        6001,
+    )
 
 
-@pytest.mark.parametrize("body", [answer() + A3 + C2 + b"".join(ANSWERS), chunked(A3 + C2, ANSWERS[0][:20], ANSWERS[0][20:], ANSWERS[1])])
+@pytest.mark.parametrize(
+    "body", [answer() + A3 + C2 + b"".join(ANSWERS), chunked(A3 + C2, ANSWERS[0][:20], ANSWERS[0][20:], ANSWERS[1])]
+)
 def test_the_out_channel_alone(body):
     found = rpc_http.inspect(dialogue([ask(b"RPC_OUT_DATA", len(A1)), A1], [body]))
     assert interfaces(found) == []
@@ -107,7 +128,12 @@ def test_strangers_are_not_joined():
 def test_the_refused_attempt_before_is_passed_over():
     token = b64encode(b"NTLMSSP\0\3\0\0\0" + bytes(60))
     refused = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 5\r\n\r\nnever"
-    asked = [ask(b"RPC_IN_DATA", 0), ask(b"RPC_IN_DATA", 1 << 30, more=b"Authorization: NTLM " + token + b"\r\n"), B1, *CALLS]
+    asked = [
+        ask(b"RPC_IN_DATA", 0),
+        ask(b"RPC_IN_DATA", 1 << 30, more=b"Authorization: NTLM " + token + b"\r\n"),
+        B1,
+        *CALLS,
+    ]
     found = rpc_http.inspect(dialogue(asked, [refused]))
     assert found.authentication == "ntlm"
     assert [item[0] for item in interfaces(found)] == [EMSMDB]

@@ -7,7 +7,22 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import EMSMDB, EPM, NDR32, NSPI, ack, bind, dialogue, map_answer, map_request, request, response, stream, tower, with_hole
+from rpc_writer import (
+    EMSMDB,
+    EPM,
+    NDR32,
+    NSPI,
+    ack,
+    bind,
+    dialogue,
+    map_answer,
+    map_request,
+    request,
+    response,
+    stream,
+    tower,
+    with_hole,
+)
 
 from classifier.inspectors import netbios_session, smb
 from classifier.inspectors.base import NOT_THIS, WAIT, Chunk, Dialogue, Side, Stream
@@ -140,9 +155,15 @@ def test_places_are_those_of_the_stream_around():
 
 
 def test_the_mapper_in_its_pipe():
-    asked = [frame(message(5, create("epmapper"), 1)), frame(message(11, transceive(bind([(0, EPM, "3.0", [NDR32])])), 2))]
+    asked = [
+        frame(message(5, create("epmapper"), 1)),
+        frame(message(11, transceive(bind([(0, EPM, "3.0", [NDR32])])), 2)),
+    ]
     asked.append(frame(message(11, transceive(request(3, map_request())), 3)))
-    told = [frame(message(5, created(), 1, REPLY)), frame(message(11, transceived(ack([(0, NDR32)], address=b"")), 2, REPLY))]
+    told = [
+        frame(message(5, created(), 1, REPLY)),
+        frame(message(11, transceived(ack([(0, NDR32)], address=b"")), 2, REPLY)),
+    ]
     told.append(frame(message(11, transceived(response(map_answer([tower()]))), 3, REPLY)))
     found = smb.inspect(dialogue(asked, told))
     assert [item.port for item in found.handouts] == [49160]
@@ -151,8 +172,20 @@ def test_the_mapper_in_its_pipe():
 
 
 def test_a_compound_names_its_file_by_the_create_before():
-    asked = [frame(message(5, create("lsass"), 1, following=True), message(9, write(BIND, SAME), 2, RELATED, following=True), message(8, read(SAME), 3, RELATED))]
-    told = [frame(message(5, created(), 1, REPLY, following=True), message(9, smb2.SMB2Write_Response(), 2, REPLY, following=True), message(8, got(ACK), 3, REPLY))]
+    asked = [
+        frame(
+            message(5, create("lsass"), 1, following=True),
+            message(9, write(BIND, SAME), 2, RELATED, following=True),
+            message(8, read(SAME), 3, RELATED),
+        )
+    ]
+    told = [
+        frame(
+            message(5, created(), 1, REPLY, following=True),
+            message(9, smb2.SMB2Write_Response(), 2, REPLY, following=True),
+            message(8, got(ACK), 3, REPLY),
+        )
+    ]
     found = smb.inspect(dialogue(asked, told))
     assert interfaces(found)[0] == (NSPI, "56.0", True, "\\PIPE\\lsass")
 
@@ -207,17 +240,25 @@ def test_a_pipe_in_the_first_version():
     name = b"\0" + "\\winreg\0".encode("utf-16-le")
     asked = [
         smb1_message(0xA2, b"\xff\0\0\0\0" + struct.pack("<H", 16) + bytes(41), name),
-        smb1_message(0x2F, struct.pack("<BBHHIIHHHHH", 255, 0, 0, 9, 0, 0, 8, 0, 0, len(BIND), 63) + bytes(4), b"\0" * 2 + BIND, multiplex=2),
+        smb1_message(
+            0x2F,
+            struct.pack("<BBHHIIHHHHH", 255, 0, 0, 9, 0, 0, 8, 0, 0, len(BIND), 65) + bytes(4),
+            b"\0" * 2 + BIND,
+            multiplex=2,
+        ),
         smb1_message(0x2E, struct.pack("<BBHH", 255, 0, 0, 9) + bytes(14), b"", multiplex=3),
-        smb1_message(0x25, bytes(22) + struct.pack("<HHBBHH", 24, 67, 2, 0, 0x26, 9), b"\0" + request(0, bytes(8)), multiplex=4),
+        smb1_message(
+            0x25, bytes(22) + struct.pack("<HHBBHH", 32, 68, 2, 0, 0x26, 9), b"\0" + request(0, bytes(8)), multiplex=4
+        ),
     ]
     told = [
         smb1_message(0xA2, b"\xff\0\0\0\0" + struct.pack("<H", 9) + bytes(61), b"", True),
         smb1_message(0x2F, b"\xff\0\0\0" + bytes(8), b"", True, 2),
-        smb1_message(0x2E, struct.pack("<BBHHHHHH", 255, 0, 0, 0, 0, 0, len(ACK), 59) + bytes(8), ACK, True, 3),
+        smb1_message(0x2E, struct.pack("<BBHHHHHH", 255, 0, 0, 0, 0, 0, len(ACK), 57) + bytes(8), ACK, True, 3),
     ]
     found = smb.inspect(dialogue(asked, told))
     assert interfaces(found)[0] == (NSPI, "56.0", True, "\\PIPE\\winreg")
+    assert signs(found, "rpc.opnum") == [f"{NSPI}:0"]
 
 
 def test_netbios_session_without_smb():

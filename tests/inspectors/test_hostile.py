@@ -1,0 +1,135 @@
+"""Every inspector against arbitrary and mutated bytes, holes and segmentation: never an exception, never a lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inspectors import hellos
+from inspectors.playbook import stream
+from inspectors.test_directory import bind, der, framed, kdc_answer, kdc_request, question, search
+from inspectors.test_framed import CONNECT, FOREIGN_TCP, FOREIGN_UDP, INVITE, PREAMBLE, SDP, nns, tpkt, voice
+from inspectors.test_lines import GREETING, HELLO, KEYWORDS, SERVER_HELLO
+
+from classifier import limits
+from classifier.inspectors import INSPECTORS, inspect
+from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Stream
+from classifier.model import AUTHENTICATIONS, ENCRYPTIONS, PROTOCOLS
+
+Ask = Callable[[Dialogue], Evidence | Answer]
+
+SAMPLES = [
+    HELLO + hellos.record(hellos.chain(hellos.certificate("EX1"))),
+    SERVER_HELLO + hellos.CHANGE + hellos.SECRET,
+    GREETING + KEYWORDS + b"220 2.0.0 SMTP server ready\r\n" + SERVER_HELLO,
+    b"EHLO a\r\nX-EXPS GSSAPI YIIB\r\nMAIL FROM:<a@b>\r\nBDAT 3\r\nabcSTARTTLS\r\n" + HELLO,
+    b"+OK The Microsoft Exchange POP3 service is ready.\r\n+OK\r\n",
+    b"USER a\r\nPASS b\r\nSTLS\r\n" + HELLO,
+    b"* OK The Microsoft Exchange IMAP4 service is ready.\r\n* CAPABILITY IMAP4 AUTH=NTLM\r\n",
+    b"1 CAPABILITY\r\n2 AUTHENTICATE NTLM\r\nTlRMTVNTUAABAAAA\r\n3 LOGIN a b\r\n",
+    b"200 NNTP Service ready\r\n",
+    b"MODE READER\r\nAUTHINFO PASS x\r\n",
+    b"POST /EWS/Exchange.asmx HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"HTTP/1.1 401 No\r\nWWW-Authenticate: NTLM TlRMTVNTUAACAAAA\r\nContent-Length: 0\r\n\r\n",
+    bind(der(0xA3, der(4, b"GSS-SPNEGO"), der(4, b"\x60\x03abc"))) + search(b"CN=Configuration"),
+    framed(kdc_request(0x6C, (b"SMTPSVC", b"hub"))),
+    framed(kdc_answer(0x6D)),
+    kdc_answer(0x6D),
+    question("_ldap._tcp.gc._msdcs.contoso.com", 33),
+    INVITE,
+    b"SIP/2.0 302 Moved\r\nContact: <sip:um:5065>\r\nContent-Type: application/sdp\r\n\r\n" + SDP,
+    *voice(2),
+    CONNECT + tpkt(b"\2\xf0\x80\x0d\x20" + bytes(20)),
+    PREAMBLE + b"\x09\x15application/negotiate" + nns(b"NTLMSSP\0\1\0\0\0") + nns(b"", 0x14),
+    nns(b"NTLMSSP\0\1\0\0\0") + nns(b"", 0x14),
+    b"{0000004c} NODEINFO (5) {38}Version: 6.0.6249 Microsoft Routing Server ready\r\n",
+    *(data for pair in FOREIGN_TCP.values() for data in pair),
+    *FOREIGN_UDP.values(),
+]  # fmt: skip
+
+transports = st.sampled_from(("tcp", "udp"))
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A sample with a few octets changed, or cut, or with something put into it."""
+    data = bytearray(draw(st.sampled_from(SAMPLES)))
+    for _ in range(draw(st.integers(0, 4))):
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(data)))
+        data[at:at] = draw(st.binary(max_size=8))
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    """A few pieces with holes between some of them."""
+    pieces = draw(st.lists(st.tuples(st.integers(0, 3), st.one_of(mutated(), st.binary(max_size=80))), max_size=3))
+    return stream(*pieces, started=draw(st.booleans()))
+
+
+def dialogues(transport: st.SearchStrategy[str] = transports) -> st.SearchStrategy[Dialogue]:
+    ports = st.sampled_from((25, 53, 3343, 5353, 40000))
+    return st.builds(Dialogue, transport, streams(), streams(), ports, ports, st.booleans())
+
+
+def _check(found: Evidence | Answer, dialogue: Dialogue) -> None:
+    """An evidence keeps to the vocabularies, and each of its places is inside the streams."""
+    assert isinstance(found, Evidence | Answer)
+    if not isinstance(found, Evidence):
+        return
+    assert found.protocol in PROTOCOLS
+    assert found.authentication in (None, *AUTHENTICATIONS)
+    assert found.encryption in (None, *ENCRYPTIONS)
+    assert len(found.signs) <= limits.MAX_SIGNS
+    for thing in (found, *found.signs, *found.handouts):
+        chunks = dialogue.stream(thing.place.side).chunks
+        end = chunks[-1].offset + len(chunks[-1].data) if chunks else 0
+        assert 0 <= thing.place.offset <= end, thing
+    assert all(sign.field and sign.value and len(sign.value) <= limits.MAX_TEXT for sign in found.signs)
+    assert all(0 < handout.port < 65536 for handout in found.handouts)
+
+
+@pytest.mark.parametrize(("name", "ask"), INSPECTORS, ids=[name for name, _ in INSPECTORS])
+@settings(max_examples=150, deadline=None)
+@given(dialogue=dialogues())
+def test_no_bytes_raise(name: str, ask: Ask, dialogue: Dialogue) -> None:
+    _check(ask(dialogue), dialogue)
+
+
+@settings(max_examples=300, deadline=None)
+@given(dialogue=dialogues())
+def test_all_together(dialogue: Dialogue) -> None:
+    _check(inspect(dialogue), dialogue)
+
+
+def test_the_samples_are_recognised() -> None:
+    """Else the mutations would be of nothing."""
+    for data in SAMPLES:
+        kinds: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+        answers = [inspect(Dialogue(kind, stream(data), stream(), 40000, 50000)) for kind in kinds]
+        assert any(isinstance(answer, Evidence) or answer is Answer.WAIT for answer in answers) or not data, data[:40]
+
+
+@pytest.mark.parametrize("data", [sample for sample in SAMPLES if len(sample) > 4], ids=lambda data: repr(data[:12]))
+def test_a_prefix_never_says_another_protocol(data: bytes) -> None:
+    """The answer to the beginning of a stream is the whole one's, or wait, or (rarely) not this: never another's."""
+    whole = inspect(Dialogue("tcp", stream(data), stream(), 40000, 50000))
+    for end in range(1, len(data), max(len(data) // 60, 1)):
+        part = inspect(Dialogue("tcp", stream(data[:end]), stream(), 40000, 50000))
+        if isinstance(part, Evidence) and isinstance(whole, Evidence):
+            assert part.protocol == whole.protocol, end
+
+
+def test_nothing_depends_on_a_hole_behind_what_was_read() -> None:
+    """Bytes behind a hole add nothing, and take nothing away, for protocols that stop there."""
+    for data in SAMPLES:
+        whole = inspect(Dialogue("tcp", stream(data), stream(), 40000, 50000))
+        holed = inspect(Dialogue("tcp", Stream((Chunk(0, data), Chunk(len(data) + 7, b"\0" * 9))), stream(), 40000, 50000))
+        if isinstance(whole, Evidence) and isinstance(holed, Evidence):
+            assert (whole.protocol, whole.signs) == (holed.protocol, holed.signs)
