@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
+MAX_CALL_KINDS: Final = 32
+"""Kinds of calls told apart in one association before every further one counts as new."""
+
 WHOLE_NAMES: Final = 0
 TICKETS: Final = 1
 """How DER is cleaned: LDAP's octet strings are names and stay; Kerberos's are cipher text and go."""
@@ -299,9 +302,63 @@ def _clean_dns(b: Bytes, start: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _clean_rpc(b: Bytes, start: int, end: int, first_call: int) -> int:
-    """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures."""
-    p = start
+def _clean_own_port(b: Bytes, p: int, end: int, port: int, little: bool) -> None:
+    """A bind_ack's secondary address, if it is the port that the PDU comes from (C706 section 12.6.4.4)."""
+    size = _le(b, p, 2) if little else _be(b, p, 2)
+    if size < 2 or size > 6 or p + 2 + size > end:
+        return
+    value = 0
+    for at in range(p + 2, p + 1 + size):
+        if b[at] < 48 or b[at] > 57:
+            return
+        value = 10 * value + np.int64(b[at]) - 48
+    if value == port:
+        b[p + 2 : p + 1 + size] = 0
+
+
+@njit(cache=True, nogil=True)
+def reads_stubs(b: Bytes, start: int, end: int) -> bool:
+    """Whether stubs of an association can tell anything: its client binds an interface that hands out ports
+    (the endpoint mapper, OXID resolution, remote activation), or its bind was not captured."""
+    p, bound = start, False
+    while p + 16 <= end and b[p] == 5:
+        little = b[p + 4] & 0xF0 != 0
+        size = _le(b, p + 8, 2) if little else _be(b, p + 8, 2)
+        if size < 16 or p + size > end:
+            return True
+        if b[p + 2] == 11 or b[p + 2] == 14:
+            bound = True
+            at, left = p + 28, np.int64(b[p + 24]) if size > 28 else 0
+            while left > 0 and at + 24 <= p + size:
+                uuid = _le(b, at + 4, 4) if little else _be(b, at + 4, 4)
+                if uuid == 0xE1AF8308 or uuid == 0x99FCFEC4 or uuid == 0x000001A0 or uuid == 0x4D9F4AB8:
+                    return True
+                at += 24 + 20 * np.int64(b[at + 2])
+                left -= 1
+        elif not bound:
+            return True
+        p += size
+    return not bound
+
+
+@njit(cache=True, nogil=True)
+def _has_trailer(b: Bytes, start: int, end: int) -> bool:
+    """Whether a verification trailer may stand in these stub bytes ([MS-RPCE] 2.2.2.13: its signature)."""
+    for p in range(start, end - 7):
+        if b[p] == 0x8A and b[p + 1] == 0xE3 and b[p + 2] == 0x13 and b[p + 3] == 0x71:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs: bool) -> int:
+    """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures.
+
+    Cut behind the last PDU that is more than another call of an operation (or answer) like one before it; of a
+    call that is the first of its like only the header matters, with its protection level in place of lengths.
+    """
+    p, telling, kinds, last, level_of_last = start, start, 0, start, np.int64(-1)
+    known = np.empty(MAX_CALL_KINDS, np.int64)
     while p + 16 <= end and b[p] == 5:
         little = b[p + 4] & 0xF0 != 0
         size = _le(b, p + 8, 2) if little else _be(b, p + 8, 2)
@@ -309,23 +366,51 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int) -> int:
         if size < 16 or p + size > end or (token and token + 8 > size - 16):
             return end
         kind, trailer = b[p + 2], p + size - token - 8
+        novel = stubs or (kind != 0 and kind != 2) or size < 24 or b[p + 3] & 3 != 3
+        if novel:
+            level_of_last = -1
+        else:
+            like = (_be(b, p + 20, 4) << 16) | (kind << 8) | (np.int64(b[trailer + 1]) if token else 0)
+            for i in range(kinds):
+                if known[i] == like:
+                    break
+            else:
+                novel, last, level_of_last = True, p, like & 0xFF
+                if kinds < MAX_CALL_KINDS:
+                    known[kinds] = like
+                    kinds += 1
         call = (_le(b, p + 12, 4) if little else _be(b, p + 12, 4)) - first_call
         for i in range(4):
             b[p + 12 + i] = (call >> (8 * i)) & 0xFF
         opening = kind == 11 or kind == 12 or kind == 14 or kind == 15
-        if opening and size >= 24:
+        if opening and size >= 26:
             b[p + 20 : p + 24] = 0
+            if kind == 12 or kind == 15:
+                _clean_own_port(b, p + 24, p + size, port, little)
         if token:
             if opening or kind == 16:
                 _clean_token(b, trailer + 8, p + size)
             elif kind == 0 or kind == 2:
                 b[trailer + 8 : p + size] = 0
-                if b[trailer + 1] == 6 and trailer > p + 24:
-                    b[p + 24 : trailer] = 0
-        if (kind == 0 or kind == 2) and size >= 20:
+        if (kind == 0 or kind == 2) and size >= 24:
             b[p + 16 : p + 20] = 0
+            stub_end = trailer if token else p + size
+            sealed = token != 0 and b[trailer + 1] == 6
+            if stub_end > p + 24 and (sealed or not (stubs or _has_trailer(b, p + 24, stub_end))):
+                b[p + 24 : stub_end] = 0
+            elif not sealed and not stubs:
+                novel = True
+                level_of_last = -1
         p += size
-    return end
+        if novel:
+            telling = p
+    if p < end and b[p] != 5:
+        return end
+    if level_of_last >= 0:
+        telling = last + 24
+        b[last + 8 : last + 12] = 0
+        b[last + 8] = level_of_last
+    return telling
 
 
 @njit(cache=True, nogil=True)
@@ -382,10 +467,11 @@ def _text_then_tls(b: Bytes, start: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def clean(b: Bytes, start: int, end: int, tcp: bool, first_call: int) -> int:
+def clean(b: Bytes, start: int, end: int, tcp: bool, first_call: int, port: int, stubs: bool) -> int:
     """Blank what inspectors don't read of the opening in b[start:end]. Returns where what matters ends.
 
-    first_call: `first_call_id` of the dialogue's client side (server side if there is no other).
+    first_call: `first_call_id` of the dialogue's client side (server side if there is no other). port: the
+    port that sent these bytes. stubs: `reads_stubs` of the client side.
     """
     if end - start < 8:
         return end
@@ -393,7 +479,7 @@ def clean(b: Bytes, start: int, end: int, tcp: bool, first_call: int) -> int:
     if tcp and 20 <= first <= 23 and second == 3:
         return _clean_tls(b, start, end)
     if tcp and first == 5 and second <= 1:
-        return _clean_rpc(b, start, end, first_call)
+        return _clean_rpc(b, start, end, first_call, port, stubs)
     if first == 0x30:
         return _clean_ldap(b, start, end)
     if tcp and first == 0 and end - start >= 8 and _be(b, start + 4, 4) == 0xFE534D42:

@@ -87,17 +87,21 @@ def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], 
 
 @njit(cache=True, nogil=True)
 def _digest_dialogue(
-    store: Store, client: int, tcp: bool, one: np.uint64, two: np.uint64, scratch: NDArray[np.uint8]
+    store: Store, client: int, tcp: bool, ports: tuple[int, int], one: np.uint64, two: np.uint64, scratch: NDArray[np.uint8]
 ) -> tuple[np.uint64, np.uint64]:
-    """Digest the essence of both directions; where a stream needs putting in order, all its segments."""
+    """Digest the essence of both directions; where a stream needs putting in order, all its segments.
+
+    client: the flow that the client sends; ports: the client's and the server's.
+    """
     middle = _copy_regular(store, client, tcp, scratch, 0)
     end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if middle >= 0 else -1
     if end < 0:
         one, two = _digest_flow(store, client, one, two)
         return _digest_flow(store, client ^ 1, _mix(one, np.uint64(1)), _mix(two, np.uint64(1)))
     call = essence.first_call_id(scratch, 0, middle) if middle else essence.first_call_id(scratch, middle, end)
-    for start, stop in ((0, middle), (middle, end)):
-        kept = essence.clean(scratch, start, stop, tcp, call)
+    stubs = essence.reads_stubs(scratch, 0, middle)
+    for start, stop, port in ((0, middle, ports[0]), (middle, end, ports[1])):
+        kept = essence.clean(scratch, start, stop, tcp, call, port, stubs)
         one, two = _digest_bytes(scratch, start, kept, one), _digest_bytes(scratch, start, kept, two)
     return one, two
 
@@ -105,6 +109,7 @@ def _digest_dialogue(
 @njit(cache=True, nogil=True)
 def _group(
     store: Store,
+    rows: NDArray[np.void],
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
     tcp: NDArray[np.bool_],
@@ -128,7 +133,11 @@ def _group(
     for i in range(len(chosen)):
         index = chosen[i]
         one, two = _mix(key[0], np.uint64(kinds[i])), _mix(key[1], np.uint64(kinds[i]))
-        one, two = _digest_dialogue(store, 2 * index + client[index], tcp[i], one, two, scratch)
+        row, flow = rows[index], 2 * index + client[index]
+        ports = np.int64(row.a_port), np.int64(row.b_port)
+        if client[index]:
+            ports = ports[1], ports[0]
+        one, two = _digest_dialogue(store, flow, tcp[i], ports, one, two, scratch)
         slot = np.int64(one & np.uint64(mask))
         while slots[slot] != 0:
             group = slots[slot] - 1
@@ -224,7 +233,7 @@ def inspect_all(table: ConversationTable, orientation: Orientation, port_class: 
     group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
     key = np.frombuffer(secrets.token_bytes(16), np.uint64)
     tcp = table.rows["protocol"][chosen] == TCP
-    groups = int(_group(table.store, chosen, client, tcp, kinds, key, group_of, first))
+    groups = int(_group(table.store, table.rows, chosen, client, tcp, kinds, key, group_of, first))
     found: list[Evidence | Answer | None] = [None]
     found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first[:groups]))
     codes[chosen] = group_of + 1

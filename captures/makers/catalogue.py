@@ -136,7 +136,7 @@ def table(title: str, facts: dict[str, Any]) -> str:
 def truth_of(talk: Conversation, numbers: list[int]) -> dict[str, Any]:
     """What is true of one conversation, only what is claimed. numbers: of frames, in order of time."""
     truth = talk.truth
-    if not (truth.protocol or truth.data_paths or truth.absence):
+    if not (truth.protocol or truth.data_paths or truth.absence or truth.note):
         raise ValueError(
             f"{talk.scene.name}: nothing is said about the conversation that begins in frame {talk.first_frame}"
         )

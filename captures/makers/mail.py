@@ -133,6 +133,22 @@ def submission(scene: Scene) -> None:
     tcp.is_("smtp", certainty=("strong", "certain"), authentication=("basic",), encryption=("none",), **facts)
 
 
+@story("smtp-hybrid", "Hub to Exchange Online and back: STARTTLS with certificates of both sides")
+def hybrid(scene: Scene) -> None:
+    hub = host(scene, "hub1")
+    online = scene.host("example-test.mail.protection.outlook.com", "203.0.113.25", "exchange-online")
+    for client, server in ((hub, online), (online, hub)):
+        words = (*COMMON_WORDS, *EDGE_WORDS[1:4])
+        openings.upgraded_mail(scene, client, server, words, "STARTTLS", mutual=True, name=server.fqdn).is_(
+            "smtp",
+            data_paths=("doc-hybrid-smtp",),
+            also=REMOTE,
+            roles=roles(client, server),
+            certainty=("strong", "certain"),
+            encryption=("tls-upgrade",),
+        )
+
+
 @story("smtp-um-to-hub", "Unified Messaging sends a voice message: X-ANONYMOUSTLS to Hub")
 def voice_mail(scene: Scene) -> None:
     client, server = hosts(scene, "um1", "hub1")

@@ -42,7 +42,7 @@ class Host:
 
     @property
     def fqdn(self) -> str:
-        return f"{self.name.lower()}.example.test"
+        return self.name if "." in self.name else f"{self.name.lower()}.example.test"
 
     @property
     def is_v6(self) -> bool:

@@ -117,10 +117,14 @@ def play_on_phone(scene: Scene) -> None:
     )
 
 
-@story("owa-instant-messaging", "Lync to Client Access on 5075, Client Access to Lync on 5061: mutual TLS")
+@story("owa-instant-messaging", "Lync to Client Access on 5075, Client Access to Lync on 5061, UM on 5076: mutual TLS")
 def instant_messaging(scene: Scene) -> None:
-    lync, cas = hosts(scene, "lync1", "cas1")
-    calls = ((lync, cas, 5075, "doc-ocs-to-cas-owa-im"), (cas, lync, 5061, "doc-cas-to-ocs-im"))
+    lync, cas, um = hosts(scene, "lync1", "cas1", "um1")
+    calls = (
+        (lync, cas, 5075, "doc-ocs-to-cas-owa-im"),
+        (cas, lync, 5061, "doc-cas-to-ocs-im"),
+        (um, cas, 5076, "um-to-cas"),
+    )
     for client, server, port, path in calls:
         tcp = scene.tcp(client, server, port)
         proofs = [certificate(scene.noise, item.fqdn, issuer="Example Issuing CA") for item in (server, client)]
@@ -153,59 +157,46 @@ def reply(status: str, body: bytes = b"", **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+OFFICE, BROWSER = "Microsoft Office/14.0 (Windows NT 6.1; Outlook 14.0.4760)", "Mozilla/5.0 (Windows NT 6.1; WOW64)"
+SYNC = "/Microsoft-Server-ActiveSync?User=alice&DeviceId=A1&DeviceType=SP&Cmd=Sync"
 WEB = (
-    (
-        "ews1",
-        "cas-autodiscover",
-        "POST",
-        "/Autodiscover/Autodiscover.xml",
-        "Microsoft Office/14.0 (Windows NT 6.1; Outlook 14.0.4760)",
-    ),
-    (
-        "ews1",
-        "cas-availability",
-        "POST",
-        "/EWS/Exchange.asmx",
-        "Microsoft Office/14.0 (Windows NT 6.1; Outlook 14.0.4760)",
-    ),
-    ("browser1", "cas-owa", "GET", "/owa/auth/logon.aspx?replaceCurrent=1", "Mozilla/5.0 (Windows NT 6.1; WOW64)"),
-    (
-        "phone1",
-        "cas-activesync",
-        "POST",
-        "/Microsoft-Server-ActiveSync?User=alice&DeviceId=A1&DeviceType=SP&Cmd=Sync",
-        "MSFT-SPhone/5.2",
-    ),
-    (
-        "outlook1",
-        "mailbox-outlook-oab",
-        "GET",
-        "/OAB/4667c322-5c08-4cda-844a-253ff36b4a6a/oab.xml",
-        "Microsoft BITS/7.5",
-    ),
-    ("admin1", "doc-remote-powershell", "POST", "/PowerShell?PSVersion=2.0", "Microsoft WinRM Client"),
+    ("ews1", "cas-autodiscover", "POST", "/Autodiscover/Autodiscover.xml", OFFICE, ""),
+    ("ews1", "cas-availability", "POST", "/EWS/Exchange.asmx", OFFICE, "GetUserAvailabilityRequest"),
+    ("ews1", "doc-ews", "POST", "/EWS/Exchange.asmx", "ExchangeServicesClient/14.00", "FindItem"),
+    ("ews1", "um-web-service", "POST", "/EWS/UM2007Legacy.asmx", OFFICE, "PlayOnPhone"),
+    ("browser1", "cas-owa", "GET", "/owa/auth/logon.aspx?replaceCurrent=1", BROWSER, ""),
+    ("browser1", "doc-ecp", "GET", "/ecp/?rfr=owa", BROWSER, ""),
+    ("phone1", "cas-activesync", "POST", SYNC, "MSFT-SPhone/5.2", ""),
+    ("outlook1", "mailbox-outlook-oab", "GET", "/OAB/4667c322-5c08-4cda/oab.xml", "Microsoft BITS/7.5", ""),
+    ("admin1", "doc-remote-powershell", "POST", "/PowerShell?PSVersion=2.0", "Microsoft WinRM Client", ""),
 )
-AVAILABILITY = b"<soap:Envelope><soap:Body><GetUserAvailabilityRequest/></soap:Body></soap:Envelope>"
+"""Who asks, the row, the request, the program, the SOAP call in its body."""
+
+EWS_ROWS = ("doc-ews", "cas-availability", "um-web-service")
+ANY_WEB = ("note-iis-http-https", "note-http-negotiate-order")
 
 
-def web_story(key: str, path: str, verb: str, target: str, agent: str) -> None:
-    @story(f"http-{path}", f"{target.partition('?')[0]} in clear on 80, as behind a TLS offloader")
+def web_story(key: str, path: str, verb: str, target: str, agent: str, call: str) -> None:
+    """A request in clear, as behind a TLS offloader."""
+
+    @story(f"http-{path}", f"{call or target.partition('?')[0]} in clear on 80, as behind a TLS offloader")
     def play(scene: Scene) -> None:
         client, cas = hosts(scene, key, "cas1")
-        body = AVAILABILITY if path == "cas-availability" else b""
-        basic = "Basic ZXhhbXBsZVxhbGljZTpub3QgYSBzZWNyZXQ="
+        body = f"<soap:Envelope><soap:Body><{call}/></soap:Body></soap:Envelope>".encode() if call else b""
+        headers = {"User_Agent": agent, "Authorization": "Basic ZXhhbXBsZVxhbGljZTpub3QgYSBzZWNyZXQ="}
         tcp = scene.tcp(client, cas, 80)
-        tcp.ask(
-            http(
-                verb, target, "mail.example.test", User_Agent=agent, Authorization=basic, Content_Length=str(len(body))
-            )
-            + body
-        )
+        tcp.ask(http(verb, target, "mail.example.test", Content_Length=str(len(body)), **headers) + body)
         tcp.answer(reply("200 OK", scene.noise(400), X_OWA_Version="14.1.218.13"))
         tcp.close()
-        also = ("doc-ews", "um-web-service", "note-iis-http-https", "note-http-negotiate-order")
-        tcp.is_("http", data_paths=(path,), also=also, roles=roles(client, cas), certainty=("strong", "certain"),
-                authentication=("basic",), encryption=("none",))  # fmt: skip
+        tcp.is_(
+            "http",
+            data_paths=(path,),
+            also=(*ANY_WEB, *(EWS_ROWS if path in EWS_ROWS else ())),
+            roles=roles(client, cas),
+            certainty=("strong", "certain"),
+            authentication=("basic",),
+            encryption=("none",),
+        )
 
 
 for _row in WEB:

@@ -329,9 +329,6 @@ class Association:
         data, start, size, order = pdu.data, pdu.start, pdu.end, pdu.order
         if start + 26 > size:
             return
-        group: int = order.triple(data, start + 16)[2]
-        if group:
-            self._mark("rpc.association-group", f"0x{group:08x}", self.server, pdu.offset)
         binds = self._binds.get(pdu.call_id)
         offered = binds.popleft() if binds else []
         length: int = order.u16(data, start + 24)[0]

@@ -11,7 +11,7 @@ without interfaces; those that a verification trailer names are listed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace, dataclass, field
 from typing import Final, TypeVar
 
 from classifier import limits
@@ -63,7 +63,15 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """Read an RPC conversation; protocol `epm` if the endpoint mapper is bound in it, else `dcerpc`."""
     if dialogue.transport == "udp":
         return connectionless.inspect(dialogue)
-    return read_association(dialogue.to_server, dialogue.to_client)
+    found = read_association(dialogue.to_server, dialogue.to_client)
+    return _without_own_port(found, dialogue) if isinstance(found, Evidence) and found.handouts else found
+
+
+def _without_own_port(found: Evidence, dialogue: Dialogue) -> Evidence:
+    """A secondary address that names the very port it came from hands out nothing that the bind doesn't prove."""
+    own = (dialogue.server_port, dialogue.client_port)
+    others = tuple(item for item in found.handouts if item.kind != "secondary-address" or item.port not in own)
+    return found if len(others) == len(found.handouts) else replace(found, handouts=others)
 
 
 def read_association(to_server: Stream, to_client: Stream, protocol: str | None = None) -> Evidence | Answer:

@@ -12,9 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from inspectors import extraction
+
 from classifier.inspectors import inspect
 from classifier.inspectors.base import Dialogue, Evidence
-from inspectors import extraction
 
 REAL = Path(__file__).parents[3] / "shared" / "captures" / "real"
 

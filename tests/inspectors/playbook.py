@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 
 
@@ -38,5 +37,3 @@ def values(found: object, name: str) -> list[str]:
 def everything(found: Evidence) -> str:
     """All text of an evidence, for tests of what must not be in it."""
     return "\n".join([repr(found.handouts), *(f"{sign.field}={sign.value}" for sign in found.signs)])
-
-

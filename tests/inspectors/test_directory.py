@@ -27,7 +27,11 @@ def bind(choice: bytes, name: bytes = b"") -> bytes:
 
 def search(base: bytes, rest: bytes = b"", attributes: tuple[bytes, ...] = ()) -> bytes:
     numbers = der(10, b"\2"), der(10, b"\0"), der(2, b"\0"), der(2, b"\0"), der(1, b"\0")
-    return message(der(0x63, der(4, base), *numbers, rest or der(0x87, b"objectClass"), der(0x30, *(der(4, a) for a in attributes))))
+    return message(
+        der(
+            0x63, der(4, base), *numbers, rest or der(0x87, b"objectClass"), der(0x30, *(der(4, a) for a in attributes))
+        )
+    )
 
 
 BOUND = message(der(0x61, der(10, b"\0"), der(4), der(4)))
@@ -126,10 +130,23 @@ def kdc_request(tag: int, service: tuple[bytes, ...], client: bytes = b"") -> by
 
 
 def kdc_answer(tag: int) -> bytes:
-    ticket = der(0xA0, der(2, b"\5")) + der(0xA1, der(0x1B, b"CONTOSO.COM")) + der(0xA2, principal(b"SMTPSVC", b"hub.contoso.com"))
+    ticket = (
+        der(0xA0, der(2, b"\5"))
+        + der(0xA1, der(0x1B, b"CONTOSO.COM"))
+        + der(0xA2, principal(b"SMTPSVC", b"hub.contoso.com"))
+    )
     ticket += der(0xA3, der(0x30, der(0xA0, der(2, b"\x12"))))
     names = der(0xA3, der(0x1B, b"CONTOSO.COM")) + der(0xA4, principal(b"EX2$"))
-    return der(tag, der(0x30, der(0xA0, der(2, b"\5")), der(0xA1, der(2, bytes((tag & 31,)))), names, der(0xA5, der(0x61, der(0x30, ticket)))))
+    return der(
+        tag,
+        der(
+            0x30,
+            der(0xA0, der(2, b"\5")),
+            der(0xA1, der(2, bytes((tag & 31,)))),
+            names,
+            der(0xA5, der(0x61, der(0x30, ticket))),
+        ),
+    )
 
 
 def framed(data: bytes) -> bytes:
@@ -153,7 +170,16 @@ def test_kerberos(turned: bool) -> None:
 
 
 def test_kerberos_client_and_error() -> None:
-    error = der(0x7E, der(0x30, der(0xA0, der(2, b"\5")), der(0xA1, der(2, b"\x1e")), der(0xA6, der(2, b"\x19")), der(0xA9, der(0x1B, b"C"))))
+    error = der(
+        0x7E,
+        der(
+            0x30,
+            der(0xA0, der(2, b"\5")),
+            der(0xA1, der(2, b"\x1e")),
+            der(0xA6, der(2, b"\x19")),
+            der(0xA9, der(0x1B, b"C")),
+        ),
+    )
     found = kerberos.inspect(udp([kdc_request(0x6A, (b"krbtgt", b"CONTOSO.COM"), b"ann")], [error]))
     assert values(found, "kerberos.client") == ["ann"]
     assert values(found, "kerberos.error") == ["25"]
@@ -180,7 +206,12 @@ def answer(asked: str, kind: int, data: bytes, answered: int | None = None) -> b
 @pytest.mark.parametrize(
     ("asked", "kind", "data", "text"),
     [
-        ("_ldap._tcp.GC._msdcs.contoso.com", 33, b"\0\0\0\1\x0c\xc4" + name("dc1.contoso.com"), "SRV dc1.contoso.com:3268"),
+        (
+            "_ldap._tcp.GC._msdcs.contoso.com",
+            33,
+            b"\0\0\0\1\x0c\xc4" + name("dc1.contoso.com"),
+            "SRV dc1.contoso.com:3268",
+        ),
         ("contoso.com", 15, b"\0\x0a" + name("mx.contoso.com"), "MX mx.contoso.com"),
         ("ex1.contoso.com", 1, b"\x0a\0\0\5", "A 10.0.0.5"),
         ("ex1.contoso.com", 28, bytes(15) + b"\1", "AAAA 0000:0000:0000:0000:0000:0000:0000:0001"),

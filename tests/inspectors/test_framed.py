@@ -21,7 +21,10 @@ from classifier.inspectors import (
 from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Evidence
 
 INVITE = b"INVITE sip:5555@um.contoso.com SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.9\r\nContent-Length: 0\r\n\r\n"
-SDP = b"v=0\r\nc=IN IP4 10.0.0.7\r\nm=audio 49170 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\nm=video 0 RTP/AVP 31\r\n"
+SDP = (
+    b"v=0\r\nc=IN IP4 10.0.0.7\r\nm=audio 49170 RTP/SAVP 0\r\n"
+    b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\nm=video 0 RTP/AVP 31\r\n"
+)
 NTLM1 = b"NTLMSSP\0\1\0\0\0\x07\x82\x08\xa2" + bytes(16)
 
 
@@ -39,7 +42,12 @@ def test_sip_redirect(turned: bool) -> None:
     found = _found(sip.inspect(tcp(INVITE, answer, turned=turned)))
     assert found.reversed is turned
     (handout,) = found.handouts
-    assert (handout.kind, handout.transport, handout.port, handout.host) == ("sip-redirect", "tcp", 5065, "um1.contoso.com")
+    assert (handout.kind, handout.transport, handout.port, handout.host) == (
+        "sip-redirect",
+        "tcp",
+        5065,
+        "um1.contoso.com",
+    )
     assert values(found, "sip.server") == ["RTCC/4.0.0.0 MSExchangeUM/14.03.0123.003"]
     assert values(found, "sip.method") == ["INVITE"]
     assert values(found, "sip.status") == ["302"]

@@ -130,6 +130,8 @@ def test_nothing_depends_on_a_hole_behind_what_was_read() -> None:
     """Bytes behind a hole add nothing, and take nothing away, for protocols that stop there."""
     for data in SAMPLES:
         whole = inspect(Dialogue("tcp", stream(data), stream(), 40000, 50000))
-        holed = inspect(Dialogue("tcp", Stream((Chunk(0, data), Chunk(len(data) + 7, b"\0" * 9))), stream(), 40000, 50000))
+        holed = inspect(
+            Dialogue("tcp", Stream((Chunk(0, data), Chunk(len(data) + 7, b"\0" * 9))), stream(), 40000, 50000)
+        )
         if isinstance(whole, Evidence) and isinstance(holed, Evidence):
             assert (whole.protocol, whole.signs) == (holed.protocol, holed.signs)

@@ -90,7 +90,9 @@ def test_a_hole_inside_a_body_and_one_inside_headers() -> None:
     assert isinstance(found, Evidence)
     assert values(found, "http.path") == ["/1", "/2"]
     assert found.gap
-    found = http.inspect(Dialogue("tcp", stream(b"GET /1 HTTP/1.1\r\nHost:", (9, b"GET /2 HTTP/1.1\r\n\r\n")), stream()))
+    found = http.inspect(
+        Dialogue("tcp", stream(b"GET /1 HTTP/1.1\r\nHost:", (9, b"GET /2 HTTP/1.1\r\n\r\n")), stream())
+    )
     assert isinstance(found, Evidence)
     assert values(found, "http.path") == ["/1", "/2"]
 

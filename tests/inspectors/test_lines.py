@@ -78,12 +78,14 @@ def test_secrets_stay_out() -> None:
 
 
 def test_contents_are_jumped_over() -> None:
-    mail = b"Received: from ex2.contoso.com (10.0.0.2) by\r\n ex1.contoso.com with Microsoft SMTP Server (TLS) id 14.3.123.3;"
+    mail = b"Received: from ex2 (10.0.0.2) by\r\n ex1.contoso.com with Microsoft SMTP Server (TLS) id 14.3.123.3;"
     client = (
         b"EHLO a\r\nMAIL FROM:<a@b.c>\r\nDATA\r\n" + mail + b"\r\n\r\nXSHADOW\r\n.\r\nBDAT 10 LAST\r\nEHLO wrong"
         b"XEXCH50 4 1\r\nXYZ\nQUIT\r\n"
     )
-    server = GREETING + KEYWORDS + b"250 2.6.0 <1@x> [InternalId=5, Hostname=EX3.contoso.com] Queued mail for delivery\r\n"
+    server = (
+        GREETING + KEYWORDS + b"250 2.6.0 <1@x> [InternalId=5, Hostname=EX3.contoso.com] Queued mail for delivery\r\n"
+    )
     found = _smtp(client, server)
     assert values(found, "smtp.command") == ["EHLO", "MAIL", "DATA", "BDAT", "XEXCH50", "QUIT"]
     assert values(found, "smtp.queued") == ["EX3.contoso.com"]
@@ -104,7 +106,7 @@ def test_greeting_alone(banner: bytes, what: str) -> None:
 
 def test_2003_words() -> None:
     server = (
-        b"220 be1 Microsoft ESMTP MAIL Service, Version: 6.0.3790.0 ready\r\n250-be1 Hello [1.2.3.4]\r\n250-8bitmime\r\n"
+        b"220 be1 Microsoft ESMTP MAIL Service, Version: 6.0.3790.0 ready\r\n250-be1 Hello\r\n250-8bitmime\r\n"
         b"250-X-EXPS GSSAPI NTLM LOGIN\r\n250-X-EXPS=LOGIN\r\n250-X-LINK2STATE\r\n250-XEXCH50\r\n250 OK\r\n"
     )
     found = _smtp(b"EHLO fe\r\nX-LINK2STATE LAST CHUNK={abc}\r\n", server)
@@ -156,7 +158,9 @@ def test_pop3_greeting_and_login(greeting: str) -> None:
 
 
 def test_pop3_stls_and_ntlm() -> None:
-    found = pop3.inspect(tcp(b"CAPA\r\nSTLS\r\n" + HELLO, b"+OK ready\r\n+OK\r\nSTLS\r\n.\r\n+OK Begin\r\n" + SERVER_HELLO))
+    found = pop3.inspect(
+        tcp(b"CAPA\r\nSTLS\r\n" + HELLO, b"+OK ready\r\n+OK\r\nSTLS\r\n.\r\n+OK Begin\r\n" + SERVER_HELLO)
+    )
     assert isinstance(found, Evidence)
     assert (found.encryption, found.authentication, found.tls_sni) == (
         "tls-upgrade", "unknown-encrypted", "ex1.contoso.com",
@@ -174,7 +178,9 @@ def test_pop3_is_neither_ftp_nor_nothing() -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_imap4(turned: bool) -> None:
-    server = b"* OK The Microsoft Exchange IMAP4 service is ready.\r\n* CAPABILITY IMAP4 IMAP4rev1 AUTH=NTLM STARTTLS\r\n"
+    server = (
+        b"* OK The Microsoft Exchange IMAP4 service is ready.\r\n* CAPABILITY IMAP4 IMAP4rev1 AUTH=NTLM STARTTLS\r\n"
+    )
     found = imap4.inspect(tcp(b"1 CAPABILITY\r\n2 LOGIN ann hunter2\r\n", server, turned=turned))
     assert isinstance(found, Evidence)
     assert (found.reversed, found.authentication) == (turned, "basic")
@@ -195,7 +201,9 @@ def test_imap4_upgrade_tokens_and_halves() -> None:
 
 
 def test_nntp() -> None:
-    found = nntp.inspect(tcp(b"MODE READER\r\nAUTHINFO USER a\r\nAUTHINFO PASS hunter2\r\n", b"200 NNTP Service 6.0.3790.0\r\n"))
+    found = nntp.inspect(
+        tcp(b"MODE READER\r\nAUTHINFO USER a\r\nAUTHINFO PASS hunter2\r\n", b"200 NNTP Service 6.0.3790.0\r\n")
+    )
     assert isinstance(found, Evidence)
     assert found.authentication == "basic"
     assert values(found, "nntp.greeting") == ["200 NNTP Service 6.0.3790.0"]
@@ -215,7 +223,10 @@ def test_link_state() -> None:
 
 @pytest.mark.parametrize("ask", [smtp.inspect, pop3.inspect, imap4.inspect, nntp.inspect])
 def test_other_text_is_refused(ask: Callable[[Dialogue], object]) -> None:
-    for client, server in ((b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"), (b"\0" * 40, b"\1" * 40)):
+    for client, server in (
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+        (b"\0" * 40, b"\1" * 40),
+    ):
         assert ask(tcp(client, server)) is NOT_THIS
 
 

@@ -114,5 +114,7 @@ def test_a_hole_is_told_and_what_was_before_it_is_kept() -> None:
 
 
 def test_a_broken_certificate_is_none() -> None:
-    found = _read(hellos.record(hellos.client_hello(b"")), hellos.record(hellos.server_hello(), hellos.chain(b"\x30\3abc")))
+    found = _read(
+        hellos.record(hellos.client_hello(b"")), hellos.record(hellos.server_hello(), hellos.chain(b"\x30\3abc"))
+    )
     assert values(found, "tls.certificate-subject") == []
