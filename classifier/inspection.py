@@ -8,8 +8,10 @@ holds for the group, its frames are looked up per conversation.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -58,15 +60,14 @@ def _digest_flow(store: Store, number: int, one: np.uint64, two: np.uint64) -> t
 
 
 @njit(cache=True, nogil=True)
-def _digest_bytes(data: NDArray[np.uint8], start: int, end: int, seed: np.uint64) -> np.uint64:
-    value, p = seed ^ np.uint64(end - start), start
-    while p < end:
-        word = np.uint64(0)
-        for _ in range(min(8, end - p)):
-            word = (word << np.uint64(8)) | np.uint64(data[p])
-            p += 1
-        value = _mix(value, word)
-    return value
+def _digest_words(
+    scratch: NDArray[np.uint8], words: NDArray[np.uint64], start: int, end: int, one: np.uint64, two: np.uint64
+) -> tuple[np.uint64, np.uint64]:
+    """Digests of scratch[start:end]; start is a multiple of 8, words are the same memory, what follows end may be lost."""
+    scratch[end : (end + 7) & ~7] = 0
+    for i in range(start >> 3, (end + 7) >> 3):
+        one, two = _mix(one, words[i]), _mix(two, words[i] + np.uint64(0x9E3779B97F4A7C15))
+    return _mix(one, np.uint64(end - start)), _mix(two, np.uint64(end - start))
 
 
 @njit(cache=True, nogil=True)
@@ -76,7 +77,7 @@ def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], 
     segment, expected = np.int64(flow.first_segment), np.int64(flow.start_offset)
     while segment != 0:
         piece = store.segments[segment - 1]
-        if piece.offset != expected or at + piece.length > len(out) or not (tcp or expected == 0):
+        if piece.offset != expected or at + piece.length > len(out) - 8 or not (tcp or expected == 0):
             return -1
         out[at : at + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
         at += piece.length
@@ -87,49 +88,49 @@ def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], 
 
 @njit(cache=True, nogil=True)
 def _digest_dialogue(
-    store: Store, client: int, tcp: bool, ports: tuple[int, int], one: np.uint64, two: np.uint64, scratch: NDArray[np.uint8]
+    store: Store,
+    client: int,
+    tcp: bool,
+    ports: tuple[int, int],
+    one: np.uint64,
+    two: np.uint64,
+    scratch: NDArray[np.uint8],
+    words: NDArray[np.uint64],
 ) -> tuple[np.uint64, np.uint64]:
     """Digest the essence of both directions; where a stream needs putting in order, all its segments.
 
     client: the flow that the client sends; ports: the client's and the server's.
     """
-    middle = _copy_regular(store, client, tcp, scratch, 0)
-    end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if middle >= 0 else -1
+    asked = _copy_regular(store, client, tcp, scratch, 0)
+    middle = (asked + 7) & ~7
+    end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if asked >= 0 else -1
     if end < 0:
         one, two = _digest_flow(store, client, one, two)
         return _digest_flow(store, client ^ 1, _mix(one, np.uint64(1)), _mix(two, np.uint64(1)))
-    call = essence.first_call_id(scratch, 0, middle) if middle else essence.first_call_id(scratch, middle, end)
-    stubs = essence.reads_stubs(scratch, 0, middle)
-    for start, stop, port in ((0, middle, ports[0]), (middle, end, ports[1])):
-        kept = essence.clean(scratch, start, stop, tcp, call, port, stubs)
-        one, two = _digest_bytes(scratch, start, kept, one), _digest_bytes(scratch, start, kept, two)
-    return one, two
+    call = essence.first_call_id(scratch, 0, asked) if asked else essence.first_call_id(scratch, middle, end)
+    stubs = essence.reads_stubs(scratch, 0, asked)
+    kept = essence.clean(scratch, middle, end, tcp, call, ports[1], stubs)
+    one, two = _digest_words(scratch, words, middle, kept, one, two)
+    kept = essence.clean(scratch, 0, asked, tcp, call, ports[0], stubs)
+    return _digest_words(scratch, words, 0, kept, one, two)
 
 
 @njit(cache=True, nogil=True)
-def _group(
+def _digest(
     store: Store,
     rows: NDArray[np.void],
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
-    tcp: NDArray[np.bool_],
     kinds: NDArray[np.int64],
     key: NDArray[np.uint64],
-    group_of: NDArray[np.int32],
-    first: NDArray[np.int64],
-) -> int:
-    """Number the chosen conversations by the essence of what they hold. Returns how many groups there are.
+    digests: NDArray[np.uint64],
+) -> None:
+    """Digest the essence of the chosen conversations: digests[i] gets two words.
 
-    kinds: what besides the bytes must be equal; key: two secret words; group_of: gets each one's group;
-    first: gets the first conversation of each group.
+    kinds: what besides the bytes must be equal; key: two secret words.
     """
-    size = 16
-    while size < 2 * len(chosen):
-        size *= 2
-    slots, mask = np.zeros(size, np.int32), size - 1
-    ones, twos = np.empty(len(chosen), np.uint64), np.empty(len(chosen), np.uint64)
-    groups = 0
     scratch = np.empty(SCRATCH, np.uint8)
+    words = scratch.view(np.uint64)
     for i in range(len(chosen)):
         index = chosen[i]
         one, two = _mix(key[0], np.uint64(kinds[i])), _mix(key[1], np.uint64(kinds[i]))
@@ -137,17 +138,28 @@ def _group(
         ports = np.int64(row.a_port), np.int64(row.b_port)
         if client[index]:
             ports = ports[1], ports[0]
-        one, two = _digest_dialogue(store, flow, tcp[i], ports, one, two, scratch)
-        slot = np.int64(one & np.uint64(mask))
+        one, two = _digest_dialogue(store, flow, row.protocol == TCP, ports, one, two, scratch, words)
+        digests[i, 0], digests[i, 1] = one, two
+
+
+@njit(cache=True, nogil=True)
+def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDArray[np.int64]) -> int:
+    """Number equal digests. group_of: gets each one's group; first: the first of each group. Returns how many."""
+    size = 16
+    while size < 2 * len(digests):
+        size *= 2
+    slots, mask, groups = np.zeros(size, np.int32), size - 1, 0
+    for i in range(len(digests)):
+        slot = np.int64(digests[i, 0] & np.uint64(mask))
         while slots[slot] != 0:
-            group = slots[slot] - 1
-            if ones[group] == one and twos[group] == two:
+            other = first[slots[slot] - 1]
+            if digests[other, 0] == digests[i, 0] and digests[other, 1] == digests[i, 1]:
                 break
             slot = (slot + 1) & mask
         if slots[slot] == 0:
-            slots[slot] = groups + 1
-            ones[groups], twos[groups], first[groups] = one, two, index
+            first[groups] = i
             groups += 1
+            slots[slot] = groups
         group_of[i] = slots[slot] - 1
     return groups
 
@@ -209,7 +221,8 @@ class Inspection:
 
     def locate(self, indexes: Sequence[int], places: Sequence[Place]) -> Located:
         """The frames that brought the bytes at these places, each of the conversation at the same index."""
-        index, where = np.array(indexes, np.int64), np.array(places, np.int64).reshape(-1, 2)
+        index = np.array(indexes, np.int64)
+        where = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(places)).reshape(-1, 2)
         numbers = 2 * index + (self.client[index] ^ where[:, 0])
         frames, times = locate(self.table.store, numbers, where[:, 1].copy())
         lost = np.flatnonzero(frames < 0)
@@ -218,10 +231,13 @@ class Inspection:
         return Located(frames, times)
 
 
-def inspect_all(table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32]) -> Inspection:
+def inspect_all(
+    table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32], jobs: int = 2
+) -> Inspection:
     """Read every distinct dialogue of the table.
 
-    port_class: int32[65536], equal for ports that no inspector or signature tells apart.
+    port_class: int32[65536], equal for ports that no inspector or signature tells apart. jobs: threads that
+    may digest at a time.
     """
     count, flows = table.count, table.store.flows
     client = orientation.client.copy()
@@ -230,14 +246,30 @@ def inspect_all(table: ConversationTable, orientation: Orientation, port_class: 
     filled = (flows["first_segment"][2 * index] != 0) | (flows["first_segment"][2 * index + 1] != 0)
     chosen = np.flatnonzero(filled)
     kinds = _kinds(table, orientation, port_class)[chosen]
-    group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
+    digests = np.empty((len(chosen), 2), np.uint64)
     key = np.frombuffer(secrets.token_bytes(16), np.uint64)
-    tcp = table.rows["protocol"][chosen] == TCP
-    groups = int(_group(table.store, table.rows, chosen, client, tcp, kinds, key, group_of, first))
+
+    def digest(part: slice) -> None:
+        _digest(table.store, table.rows, chosen[part], client, kinds[part], key, digests[part])
+
+    _in_parts(digest, len(chosen), jobs)
+    group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
+    first = chosen[first[: int(_number(digests, group_of, first))]]
     found: list[Evidence | Answer | None] = [None]
-    found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first[:groups]))
+    found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first))
     codes[chosen] = group_of + 1
     return Inspection(table, client, codes, found)
+
+
+def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
+    """Do the work on as many parts of range(number) as there are jobs, at a time."""
+    step = -(-number // max(jobs, 1)) or 1
+    parts = [slice(start, start + step) for start in range(0, number, step)]
+    if len(parts) == 1:
+        work(parts[0])
+    elif parts:
+        with ThreadPoolExecutor(len(parts)) as threads:
+            list(threads.map(work, parts))
 
 
 def _kinds(table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32]) -> NDArray[np.int64]:

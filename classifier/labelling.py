@@ -379,14 +379,14 @@ def _silences(scene: Scene) -> NDArray[np.int64]:
     """Index into SILENCES of each conversation."""
     index, flows = np.arange(scene.table.count), scene.table.store.flows
     flags = flows["flags"][2 * index] | flows["flags"][2 * index + 1]
-    both = flows["flags"][2 * index] & flows["flags"][2 * index + 1]
+    headless = [(flows["flags"][2 * index + side] & (PAYLOAD | STARTED)) == PAYLOAD for side in (0, 1)]
     missed = flows["missed"][2 * index] + flows["missed"][2 * index + 1]
     conditions = [
         (flags & PAYLOAD) == 0,
         (flags & TRUNCATED) != 0,
         (missed > 0) & ((flags & STARTED) != 0),
         (flags & LIMITED != 0) & (scene.inspection.codes == 0),
-        (both & STARTED) == 0,
+        headless[0] | headless[1],
     ]
     return np.select(conditions, [1, 2, 3, 4, 5], 0).astype(np.int64)
 

@@ -116,6 +116,10 @@ class Cast:
     extra: Ints
 
 
+SERVERS = 16
+"""Servers of each kind: many for one organisation, whose clients go by the thousand."""
+
+
 def cast(kinds: list[Kind], first_script: Ints, options: argparse.Namespace, rng: np.random.Generator) -> Cast:
     """Who talks to whom, when. Kinds with `follows` come in pairs: the mapper, then the port it handed out."""
     number = options.conversations
@@ -129,7 +133,7 @@ def cast(kinds: list[Kind], first_script: Ints, options: argparse.Namespace, rng
     variant = rng.integers(0, 1 << 30, number) % variants[kind]
     variant[callers] = variant[askers] = variant[askers] % min(variants[mapper], variants[rpc])
     client = 0x0A000000 + 0x10000 + rng.integers(0, max(256, number // 40), number)
-    farm = rng.integers(0, 64, number)
+    farm = rng.integers(0, SERVERS, number)
     server = 0x0A000000 + np.array([item.server for item in kinds])[kind] * 256 + 1 + farm
     port = np.array([item.port for item in kinds])[kind]
     announced = 20_000 + ((farm * 131 + variant * 17) % 40_000)
