@@ -327,18 +327,28 @@ def _udp_tunnel(
     return _DONE, 0, p
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _mix(value: np.uint64, word: np.uint64) -> np.uint64:
+    value = (value ^ word) * np.uint64(0x9E3779B97F4A7C15)
+    return value ^ (value >> np.uint64(32))
+
+
 @njit(cache=True, nogil=True)
 def _digest(
     data: NDArray[np.uint8], start: int, payload: int, end: int, protocol: int, identification: int, length: int
 ) -> np.uint64:
     """See HeaderColumns.digest."""
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
-    checksum = start + (16 if protocol == TCP else 6)
     value = (np.uint64(identification) << np.uint64(32)) ^ np.uint64(length)
-    for p in range(start, min(payload + 16, end)):
-        if p != checksum and p != checksum + 1:
-            value = (value ^ np.uint64(data[p])) * multiplier
-            value ^= value >> np.uint64(32)
+    p, end = start, min(payload + 16, end)
+    if protocol == TCP:
+        value = _mix(_mix(value, _u64(data, p)), _u64(data, p + 8))
+        value, p = _mix(value, np.uint64(_u16(data, p + 18))), p + 20
+    else:
+        value, p = _mix(value, _u64(data, p) >> np.uint64(16)), p + 8
+    while p + 8 <= end:
+        value, p = _mix(value, _u64(data, p)), p + 8
+    while p < end:
+        value, p = _mix(value, np.uint64(data[p])), p + 1
     return value
 
 

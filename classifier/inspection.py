@@ -29,7 +29,7 @@ from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, locate, read_
 BLOCK: Final = 2048
 """Conversations whose bytes are put together at a time."""
 
-SCRATCH: Final = 128 * KIB
+SCRATCH: Final = 640 * KIB
 """First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
 

@@ -65,11 +65,14 @@ ARENA_DEEP: Final = 192 * MIB
 KEEP_PLAIN: Final = 1 * KIB
 """First bytes kept per direction before the protocol is known, and of protocols with nothing further to read."""
 
-KEEP_DIALOGUE: Final = 8 * KIB
-"""Per direction, of protocols that tell about themselves in a dialogue (SMTP, HTTP, TLS, LDAP, SIP ...)."""
+KEEP_LINES: Final = 4 * KIB
+"""Per direction, of protocols that tell about themselves in a dialogue (SMTP, HTTP, LDAP, SIP ...)."""
 
-KEEP_RPC: Final = 64 * KIB
-"""Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there."""
+KEEP_DIALOGUE: Final = 8 * KIB
+"""Per direction, of TLS: a handshake with its certificates, to where encryption begins."""
+
+KEEP_RPC: Final = 256 * KIB
+"""Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there. Long stubs are left out."""
 
 KEEP_PIPE: Final = 1 * MIB
 """Per direction, of SMB: a named pipe may be opened after other work."""

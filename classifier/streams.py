@@ -10,6 +10,7 @@ Knows openings of protocols only to decide how much is worth keeping; what they 
 
 from __future__ import annotations
 
+import mmap
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ FLOW: Final = np.dtype(
     [
         ("packets", np.int64), ("bytes", np.int64), ("missed", np.int64),
         ("next_offset", np.int64), ("start_offset", np.int64), ("acknowledged", np.int64), ("keep", np.int64),
-        ("record", np.int64),
+        ("record", np.int64), ("body", np.int64),
         ("head0", np.uint64), ("head1", np.uint64),
         ("recent0", np.uint64), ("recent1", np.uint64), ("recent2", np.uint64), ("recent3", np.uint64),
         ("next_sequence", np.uint32), ("initial_sequence", np.uint32),
@@ -36,7 +37,8 @@ FLOW: Final = np.dtype(
 """One direction of a conversation.
 
 Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
-SYN may arrive late). record: where its next TLS record begins, -1 if that is not known. head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
+SYN may arrive late). record: where its next TLS record or RPC PDU begins, -1 if that is not known; body: where
+the stub of the present PDU begins, 0 if it is worth keeping. head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
 first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
 """
 
@@ -48,6 +50,13 @@ SEGMENT: Final = np.dtype(
     align=True,
 )  # fmt: skip
 """A piece of a stream: length bytes at arena stand at offset; they came in that frame."""
+
+BLANKS: Final = 64 * limits.KIB
+"""The arena begins with zeros: bytes that nobody reads are kept as a reference to them.
+Its memory is mapped, zero and in small pages: it grows with what is used, and no faster."""
+
+STUB_HEAD, STUB_TAIL, STUB_WORTH_BLANKING = 40, 160, 256
+"""Of a PDU's stub its beginning, and its end with the verifiers, are kept ([MS-RPCE] 2.2.2.11, 2.2.2.13)."""
 
 HOLE: Final = np.dtype([("start", np.int64), ("end", np.int64), ("next", np.int32)], align=True)
 """Stream bytes [start, end) that have not arrived."""
@@ -81,12 +90,14 @@ class Store(NamedTuple):
     @classmethod
     def empty(cls, flows: int) -> Store:
         """A store for that many flows. Memory is taken from the system only as it is used."""
+        arena, counters = np.frombuffer(mmap.mmap(-1, limits.ARENA), np.uint8), np.zeros(6, np.int64)
+        counters[ARENA_USED] = BLANKS
         return cls(
             np.zeros(flows, FLOW),
             np.empty(limits.MAX_SEGMENTS, SEGMENT),
             np.empty(limits.MAX_HOLES, HOLE),
-            np.empty(limits.ARENA, np.uint8),
-            np.zeros(6, np.int64),
+            arena,
+            counters,
         )
 
     def grown(self, flows: int) -> Store:
@@ -209,8 +220,10 @@ def worth(head0: np.uint64, head1: np.uint64, known: int, kind: int) -> int:
         return limits.KEEP_RPC
     if head0 >> np.uint64(32) == np.uint64(0x5250435F):  # "RPC_": RPC_IN_DATA, RPC_OUT_DATA, RPC_CONNECT
         return limits.KEEP_RPC
-    if 0x20 <= first < 0x7F or first in (0x16, 0x30, 0x03, 0x00):  # text, TLS, LDAP, TPKT, .NET framing
+    if first == 0x16 and second == 3:  # TLS: until encryption begins
         return limits.KEEP_DIALOGUE
+    if 0x20 <= first < 0x7F or first in (0x16, 0x30, 0x03, 0x00):  # text, LDAP, TPKT, .NET framing
+        return limits.KEEP_LINES
     return limits.KEEP_PLAIN
 
 
@@ -220,7 +233,7 @@ def _end_of_handshake(flow: np.void, data: NDArray[np.uint8], position: int, off
 
     Returns how many of the stream's bytes are worth keeping: up to the first encrypted record, if it begins here.
     """
-    if flow.head0 >> np.uint64(48) != np.uint64(0x1603) and flow.head0 >> np.uint64(40) != np.uint64(0x160301):
+    if flow.head0 >> np.uint64(48) != np.uint64(0x1603):
         flow.record = -1
         return flow.keep
     if flow.record < offset:
@@ -264,6 +277,83 @@ def _note_head(flow: np.void, data: NDArray[np.uint8], position: int, offset: in
 
 
 @njit(cache=True, nogil=True)
+def _encrypted_now(flow: np.void, data: NDArray[np.uint8], position: int, length: int) -> bool:
+    """Whether a dialogue in lines has become encrypted TLS records (RFC 8446 section 5.1) with this segment."""
+    return (
+        flow.keep == limits.KEEP_LINES
+        and length >= 5
+        and data[position] == 23
+        and data[position + 1] == 3
+        and data[position + 2] <= 4
+    )
+
+
+@njit(cache=True, nogil=True)
+def _note(
+    flow: np.void, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
+) -> None:
+    """Append a segment to the flow. position: where its bytes are in data, -1 for bytes that nobody reads."""
+    counters = store.counters
+    if length <= 0 or counters[SEGMENTS] == len(store.segments):
+        return
+    arena = np.int64(0)
+    if position >= 0:
+        arena = counters[ARENA_USED]
+        store.arena[arena : arena + length] = data[position : position + length]
+        counters[ARENA_USED] += length
+    segment = store.segments[counters[SEGMENTS]]
+    counters[SEGMENTS] += 1
+    segment.offset, segment.arena, segment.length, segment.next = offset, arena, length, 0
+    segment.frame, segment.time = frame, time
+    if flow.last_segment:
+        store.segments[flow.last_segment - 1].next = counters[SEGMENTS]
+    else:
+        flow.first_segment = counters[SEGMENTS]
+    flow.last_segment = counters[SEGMENTS]
+
+
+@njit(cache=True, nogil=True)
+def _keep_pdus(
+    flow: np.void, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
+) -> None:
+    """Keep a segment of connection-oriented RPC without the middle of long stubs (C706 section 12.6.4.9, .10).
+
+    Only for associations whose stubs nobody reads; those with the endpoint mapper and on its port are kept whole.
+    """
+    start = flow.start_offset
+    at, end, shift = offset - start, offset - start + length, position - (offset - start)
+    while at < end:
+        if flow.record < at:
+            flow.record = -1
+            break
+        stop = min(end, flow.record)
+        first, last = max(at, flow.body), min(stop, flow.record - STUB_TAIL)
+        if flow.body and STUB_WORTH_BLANKING <= last - first <= BLANKS:
+            _note(flow, store, data, at + shift, at + start, first - at, frame, time)
+            _note(flow, store, data, -1, first + start, last - first, frame, time)
+            at = last
+        _note(flow, store, data, at + shift, at + start, stop - at, frame, time)
+        at = stop
+        if at == end:
+            return
+        p = at + shift
+        if at + 16 > end or data[p] != 5:
+            flow.record = -1
+            break
+        little = data[p + 4] & 0xF0 != 0
+        low, high = np.int64(data[p + (8 if little else 9)]), np.int64(data[p + (9 if little else 8)])
+        size, stub = low | (high << 8), data[p + 2] == 0 or data[p + 2] == 2
+        if size < 16:
+            flow.record = -1
+            break
+        flow.body = at + STUB_HEAD if stub and size > STUB_HEAD + STUB_TAIL + STUB_WORTH_BLANKING else 0
+        flow.record = at + size
+        first, at = at, min(end, at + STUB_HEAD if flow.body else at + size)
+        _note(flow, store, data, first + shift, first + start, at - first, frame, time)
+    _note(flow, store, data, at + shift, at + start, end - at, frame, time)
+
+
+@njit(cache=True, nogil=True)
 def keep_payload(
     data: NDArray[np.uint8],
     position: int,
@@ -291,8 +381,11 @@ def keep_payload(
         if keep >= limits.KEEP_RPC:
             sibling = store.flows[number ^ 1]
             sibling.keep = max(sibling.keep, keep)
-    if kind == TCP and flow.record >= 0:
+    if kind == TCP and flow.record >= 0 and flow.keep == limits.KEEP_DIALOGUE:
         flow.keep = _end_of_handshake(flow, data, position, offset - start, length)
+    elif _encrypted_now(flow, data, position, length):
+        flow.keep = min(flow.keep, offset - start + 1)
+        flow.flags |= ENOUGH
     keep = flow.keep
     if counters[ARENA_USED] > limits.ARENA_DEEP and keep < limits.KEEP_RPC:
         keep = min(keep, limits.KEEP_PLAIN)
@@ -308,18 +401,10 @@ def keep_payload(
             counters[LIMITED_BYTES] += length - max(wanted, 0)
         if wanted <= 0:
             return
-    arena = counters[ARENA_USED]
-    store.arena[arena : arena + wanted] = data[position : position + wanted]
-    counters[ARENA_USED] += wanted
-    segment = store.segments[counters[SEGMENTS]]
-    counters[SEGMENTS] += 1
-    segment.offset, segment.arena, segment.length, segment.next = offset, arena, wanted, 0
-    segment.frame, segment.time = frame, time
-    if flow.last_segment:
-        store.segments[flow.last_segment - 1].next = counters[SEGMENTS]
+    if kind == TCP and flow.record >= 0 and keep == limits.KEEP_RPC:
+        _keep_pdus(flow, store, data, position, offset, wanted, frame, time)
     else:
-        flow.first_segment = counters[SEGMENTS]
-    flow.last_segment = counters[SEGMENTS]
+        _note(flow, store, data, position, offset, wanted, frame, time)
 
 
 @njit(cache=True, nogil=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from classifier.errors import Damage
 from classifier.limits import MAX_PACKET
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.sources.reading import Window
+from classifier.sources.reading import Window, u32
 
 FILE_HEADER: Final = 24
 
@@ -51,28 +51,18 @@ def index_records(
     Returns (rows filled, where the next record begins, 0 or 1 if the record there can't be right).
     """
     offset, captured, wire, time, on = columns
-    order = (3, 2, 1, 0) if big_endian else (0, 1, 2, 3)
-    shift0, shift1, shift2, shift3 = 8 * order[0], 8 * order[1], 8 * order[2], 8 * order[3]
     row, position, rows = 0, start, len(offset)
-    words = np.zeros(4, np.int64)
     while position + header <= end and row < rows:
-        for word in range(4):
-            p = position + 4 * word
-            words[word] = (
-                (np.int64(data[p]) << shift0)
-                | (np.int64(data[p + 1]) << shift1)
-                | (np.int64(data[p + 2]) << shift2)
-                | (np.int64(data[p + 3]) << shift3)
-            )
-        length = words[2]
+        seconds, fraction = u32(data, position, big_endian), u32(data, position + 4, big_endian)
+        length, on_wire = u32(data, position + 8, big_endian), u32(data, position + 12, big_endian)
         if length > largest:
             return row, position, 1
         if position + header + length > end:
             break
         offset[row] = position + header
         captured[row] = length
-        wire[row] = min(max(words[3], length), 0x7FFFFFFF)
-        time[row] = words[0] * 1_000_000_000 + words[1] * fraction_ns
+        wire[row] = min(max(on_wire, length), 0x7FFFFFFF)
+        time[row] = seconds * 1_000_000_000 + fraction * fraction_ns
         on[row] = interface
         row += 1
         position += header + length

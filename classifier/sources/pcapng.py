@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from classifier.errors import Damage
 from classifier.limits import MAX_BLOCK, MAX_INTERFACES, MAX_PACKET
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.sources.reading import Window
+from classifier.sources.reading import Window, u32
 
 SECTION_HEADER: Final = 0x0A0D0D0A
 INTERFACE: Final = 1
@@ -47,14 +47,6 @@ class SectionInterfaces(NamedTuple):
     snaplen: NDArray[np.int64]
     exponent: NDArray[np.int64]
     offset_s: NDArray[np.int64]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _u32(data: NDArray[np.uint8], p: int, big_endian: bool) -> int:
-    a, b, c, d = np.int64(data[p]), np.int64(data[p + 1]), np.int64(data[p + 2]), np.int64(data[p + 3])
-    if big_endian:
-        return (a << 24) | (b << 16) | (c << 8) | d
-    return a | (b << 8) | (c << 16) | (d << 24)
 
 
 @njit(cache=True, nogil=True)
@@ -94,10 +86,10 @@ def index_blocks(
     offset, captured, wire, time, on = columns
     row, position, rows = 0, start, len(offset)
     while position + 12 <= end and row < rows:
-        kind = _u32(data, position, big_endian)
+        kind = u32(data, position, big_endian)
         if kind == SECTION_HEADER or kind == INTERFACE:
             return row, position, DEFINITION, last_time
-        length = _u32(data, position + 4, big_endian)
+        length = u32(data, position + 4, big_endian)
         if length < 12 or length > MAX_BLOCK:
             return row, position, BROKEN, last_time
         length = (length + 3) & ~3
@@ -105,7 +97,7 @@ def index_blocks(
             return row, position, LONG, last_time
         if position + length > end:
             break
-        if _u32(data, position + length - 4, big_endian) != _u32(data, position + 4, big_endian):
+        if u32(data, position + length - 4, big_endian) != u32(data, position + 4, big_endian):
             return row, position, BROKEN, last_time
         if kind == ENHANCED_PACKET or kind == SIMPLE_PACKET or kind == PACKET:
             body, size = position + 8, length - 12
@@ -113,20 +105,20 @@ def index_blocks(
             if kind == SIMPLE_PACKET:
                 header = 4
             elif size >= 20:
-                interface = _u32(data, body, big_endian)
+                interface = u32(data, body, big_endian)
                 if kind == PACKET:  # interface id and drop count are 16 bits each
                     interface = (interface >> 16) if big_endian else (interface & 0xFFFF)
             if size < header or interface >= interface_count:
                 return row, position, NONSENSE, last_time
             if kind == SIMPLE_PACKET:
-                on_wire = _u32(data, body, big_endian)
+                on_wire = u32(data, body, big_endian)
                 kept = on_wire if interfaces.snaplen[0] == 0 else min(on_wire, interfaces.snaplen[0])
                 kept = min(kept, size - header)
             else:
-                kept, on_wire = _u32(data, body + 12, big_endian), _u32(data, body + 16, big_endian)
+                kept, on_wire = u32(data, body + 12, big_endian), u32(data, body + 16, big_endian)
                 last_time = nanoseconds(
-                    _u32(data, body + 4, big_endian),
-                    _u32(data, body + 8, big_endian),
+                    u32(data, body + 4, big_endian),
+                    u32(data, body + 8, big_endian),
                     interfaces.exponent[interface],
                     interfaces.offset_s[interface],
                 )
@@ -146,13 +138,13 @@ def index_blocks(
 def next_block(data: NDArray[np.uint8], start: int, end: int, big_endian: bool) -> int:
     """The next place from start on that is a block by its type and both its lengths, or -1."""
     for position in range(start, end - 11):
-        kind = _u32(data, position, big_endian)
+        kind = u32(data, position, big_endian)
         if kind != SECTION_HEADER and (kind == 0 or kind > 10):
             continue
-        length = _u32(data, position + 4, big_endian)
+        length = u32(data, position + 4, big_endian)
         if length < 12 or length & 3 or position + length > end:
             continue
-        if _u32(data, position + length - 4, big_endian) == length:
+        if u32(data, position + length - 4, big_endian) == length:
             return position
     return -1
 

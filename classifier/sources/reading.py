@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from classifier.limits import READ_BLOCK
@@ -15,6 +16,15 @@ from classifier.packets import BATCH_ROWS, PacketColumns
 
 RING = 4
 """Buffers in turn: one being filled, one waiting, one in use, one just left."""
+
+
+@njit(cache=True, nogil=True, inline="always")
+def u32(data: NDArray[np.uint8], p: int, big_endian: bool) -> int:
+    """Four bytes at p as an unsigned number."""
+    a, b, c, d = np.int64(data[p]), np.int64(data[p + 1]), np.int64(data[p + 2]), np.int64(data[p + 3])
+    if big_endian:
+        return (a << 24) | (b << 16) | (c << 8) | d
+    return a | (b << 8) | (c << 16) | (d << 24)
 
 
 class Readable(Protocol):
