@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from classifier.compiled import Records, i64, kernel, u64
 
 _V4_MAPPED: Final = 0xFFFF
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _intern(
-    rows: NDArray[np.void], count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
+    rows: Records, count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
     high: NDArray[np.uint64], low: NDArray[np.uint64],
 ) -> int:  # fmt: skip
     """Number the addresses of conversations in order of appearance. Returns how many there are."""
@@ -26,8 +27,8 @@ def _intern(
     for index in range(2 * count):
         row = rows[index // 2]
         word_high, word_low = (row.b_high, row.b_low) if index & 1 else (row.a_high, row.a_low)
-        mixed = (word_low ^ (word_high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
-        slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
+        mixed = (word_low ^ (word_high * u64(0x9E3779B97F4A7C15))) * u64(0xD6E8FEB86659FD93)
+        slot = i64((mixed ^ (mixed >> u64(32))) & u64(mask))
         while slots[slot] != 0 and (high[slots[slot] - 1] != word_high or low[slots[slot] - 1] != word_low):
             slot = (slot + 1) & mask
         if slots[slot] == 0:
@@ -50,7 +51,7 @@ class Addresses:
     b: NDArray[np.int32]
 
     @classmethod
-    def of(cls, rows: NDArray[np.void], count: int) -> Addresses:
+    def of(cls, rows: Records, count: int) -> Addresses:
         """The addresses of the first count conversations (`conversations.CONVERSATION` records)."""
         a, b = np.empty(count, np.int32), np.empty(count, np.int32)
         high, low = np.empty(2 * count, np.uint64), np.empty(2 * count, np.uint64)

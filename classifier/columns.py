@@ -171,7 +171,11 @@ def _resolved_by(scene: Scene, resolved: dict[int, Resolution], frames: Frames) 
     values.code(None)
     for index, (best, _) in resolved.items():
         learnt = best.conversation >= 0
-        named = (best.kind, best.uuid or None, short_name(scene.rulebook, best.uuid, best.version) if best.uuid else None)
+        named = (
+            best.kind,
+            best.uuid or None,
+            short_name(scene.rulebook, best.uuid, best.version) if best.uuid else None,
+        )
         codes[index] = values.code((*named, frames.file(best.frame) if learnt else None))
         places[index] = frames.number(best.frame), best.conversation + 1
     return Framed(codes, [None if value is None else _resolution(*value) for value in values.values], places)
@@ -234,12 +238,12 @@ def _evidence(
         own = frames.file(first)
         other = frames.file(best.frame) if best is not None and best.conversation >= 0 else None
         named = []
-        for hole, (kind, field, value, at) in enumerate(templates.items(index, best)):
+        for hole, (kind, name, value, at) in enumerate(templates.items(index, best)):
             if isinstance(at, Place):
                 seen.append((index, hole, at))
             elif at is not None:
                 fixed.append((index, hole, first if at is FIRST or best is None else best.frame))
-            named.append((kind, field, value, None if at is None else other if at is ANNOUNCED else own))
+            named.append((kind, name, value, None if at is None else other if at is ANNOUNCED else own))
         codes[index] = texts.code(tuple(named))
     located = _located(scene, frames, seen)
     places = np.zeros((scene.table.count, max(map(len, texts.values))), np.int64)

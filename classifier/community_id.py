@@ -8,69 +8,73 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from classifier.compiled import Records, i64, inlined, kernel, u8, u32, u64
 
 WIDTH: Final = 30
 """Characters of every Community ID."""
 
 _ALPHABET: Final = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
-_V4_MAPPED: Final = np.uint64(0xFFFF)
+_V4_MAPPED: Final = u64(0xFFFF)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _rotate(value: np.uint32, by: int) -> np.uint32:
-    return np.uint32((value << np.uint32(by)) | (value >> np.uint32(32 - by)))
+@inlined
+def _rotate(value: int, by: int) -> int:
+    return u32((value << u32(by)) | (value >> u32(32 - by)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sha1_block(block: NDArray[np.uint8], digest: NDArray[np.uint8]) -> None:
     """SHA-1 of one padded 64-byte block (FIPS 180-4 section 6.1.2) into digest[:20]."""
     words = np.empty(80, np.uint32)
     for i in range(16):
-        word = np.uint32(0)
+        word = u32(0)
         for j in range(4):
-            word = np.uint32((word << np.uint32(8)) | np.uint32(block[4 * i + j]))
+            word = u32((word << u32(8)) | u32(block[4 * i + j]))
         words[i] = word
     for i in range(16, 80):
-        words[i] = _rotate(np.uint32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]), 1)
+        words[i] = _rotate(u32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]), 1)
     state = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0], np.uint32)
     a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
     for i in range(80):
         if i < 20:
-            mixed, constant = np.uint32((b & c) | (~b & d)), np.uint32(0x5A827999)
+            mixed, constant = u32((b & c) | (~b & d)), u32(0x5A827999)
         elif i < 40:
-            mixed, constant = np.uint32(b ^ c ^ d), np.uint32(0x6ED9EBA1)
+            mixed, constant = u32(b ^ c ^ d), u32(0x6ED9EBA1)
         elif i < 60:
-            mixed, constant = np.uint32((b & c) | (b & d) | (c & d)), np.uint32(0x8F1BBCDC)
+            mixed, constant = u32((b & c) | (b & d) | (c & d)), u32(0x8F1BBCDC)
         else:
-            mixed, constant = np.uint32(b ^ c ^ d), np.uint32(0xCA62C1D6)
-        following = np.uint32(_rotate(a, 5) + mixed + e + constant + words[i])
+            mixed, constant = u32(b ^ c ^ d), u32(0xCA62C1D6)
+        following = u32(_rotate(a, 5) + mixed + e + constant + words[i])
         e, d, c, b, a = d, c, _rotate(b, 30), a, following
     state += np.array([a, b, c, d, e], np.uint32)
     for i in range(20):
-        digest[i] = np.uint8((state[i // 4] >> np.uint32(24 - 8 * (i % 4))) & np.uint32(0xFF))
+        digest[i] = u8((state[i // 4] >> u32(24 - 8 * (i % 4))) & u32(0xFF))
 
 
-@njit(cache=True, nogil=True)
-def _put_address(block: NDArray[np.uint8], at: int, high: np.uint64, low: np.uint64, four: bool) -> int:
+@kernel
+def _put_address(block: NDArray[np.uint8], at: int, high: int, low: int, four: bool) -> int:
     if not four:
         for i in range(8):
-            block[at + i] = np.uint8((high >> np.uint64(56 - 8 * i)) & np.uint64(0xFF))
+            block[at + i] = u8((high >> u64(56 - 8 * i)) & u64(0xFF))
         at += 8
     for i in range(4 if four else 0, 8):
-        block[at] = np.uint8((low >> np.uint64(56 - 8 * i)) & np.uint64(0xFF))
+        block[at] = u8((low >> u64(56 - 8 * i)) & u64(0xFF))
         at += 1
     return at
 
 
-@njit(cache=True, nogil=True)
-def _fill(rows: NDArray[np.void], count: int, alphabet: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+@kernel
+def _fill(rows: Records, count: int, alphabet: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     block, digest = np.zeros(64, np.uint8), np.zeros(21, np.uint8)
     for index in range(count):
         row = rows[index]
-        four = row.a_high == 0 and row.b_high == 0 and row.a_low >> np.uint64(32) == _V4_MAPPED and (
-            row.b_low >> np.uint64(32) == _V4_MAPPED
+        four = (
+            row.a_high == 0
+            and row.b_high == 0
+            and row.a_low >> u64(32) == _V4_MAPPED
+            and (row.b_low >> u64(32) == _V4_MAPPED)
         )
         block[:] = 0
         at = _put_address(block, 2, row.a_high, row.a_low, four)
@@ -84,14 +88,14 @@ def _fill(rows: NDArray[np.void], count: int, alphabet: NDArray[np.uint8], out: 
         sha1_block(block, digest)
         out[index, 0], out[index, 1] = 49, 58  # "1:"
         for group in range(7):
-            three = (np.int64(digest[3 * group]) << 16) | (np.int64(digest[3 * group + 1]) << 8)
-            three |= np.int64(digest[3 * group + 2])
+            three = (i64(digest[3 * group]) << 16) | (i64(digest[3 * group + 1]) << 8)
+            three |= i64(digest[3 * group + 2])
             for j in range(4):
                 out[index, 2 + 4 * group + j] = alphabet[(three >> (18 - 6 * j)) & 63]
         out[index, WIDTH - 1] = 61  # "=": 20 bytes leave one padding character
 
 
-def community_ids(rows: NDArray[np.void], count: int) -> NDArray[np.bytes_]:
+def community_ids(rows: Records, count: int) -> NDArray[np.bytes_]:
     """Community IDs of the first count conversations (`conversations.CONVERSATION` records), dtype S30."""
     out = np.empty((count, WIDTH), np.uint8)
     _fill(rows, count, _ALPHABET, out)

@@ -14,16 +14,28 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import Record, Records, i64, inlined, kernel, u32, u64
 from classifier.fragments import Completed
 from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns
 from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
 from classifier.packets import PacketBatch
 from classifier.streams import (
-    BASED, PAYLOAD, SEEN, SENT_FIN, SENT_RST, SENT_SYN, SENT_SYN_ACK, STARTED, TRUNCATED,
-    Store, distance, keep_payload, segment_arrived, start_of_stream,
+    BASED,
+    PAYLOAD,
+    SEEN,
+    SENT_FIN,
+    SENT_RST,
+    SENT_SYN,
+    SENT_SYN_ACK,
+    STARTED,
+    TRUNCATED,
+    Store,
+    distance,
+    keep_payload,
+    segment_arrived,
+    start_of_stream,
 )  # fmt: skip
 
 CONVERSATION: Final = np.dtype(
@@ -45,33 +57,33 @@ FAR: Final = 1 << 30
 """A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _key_slot(a_high: int, a_low: int, b_high: int, b_low: int, ports: int, mask: int) -> int:
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
+    multiplier = u64(0x9E3779B97F4A7C15)
     value = (a_low ^ (a_high * multiplier)) * multiplier
-    value ^= value >> np.uint64(32)
+    value ^= value >> u64(32)
     value = (value ^ b_low ^ (b_high * multiplier)) * multiplier
-    value ^= value >> np.uint64(29)
-    value = (value ^ np.uint64(ports)) * multiplier
-    value ^= value >> np.uint64(32)
-    return np.int64(value & np.uint64(mask))
+    value ^= value >> u64(29)
+    value = (value ^ u64(ports)) * multiplier
+    value ^= value >> u64(32)
+    return i64(value & u64(mask))
 
 
-@njit(cache=True, nogil=True)
-def rehash(rows: NDArray[np.void], count: int, slots: NDArray[np.int32]) -> None:
+@kernel
+def rehash(rows: Records, count: int, slots: NDArray[np.int32]) -> None:
     """Enter the newest conversation of each key into empty slots."""
     mask = len(slots) - 1
     for index in range(count):
         row = rows[index]
-        ports = (np.int64(row.a_port) << 24) | (np.int64(row.b_port) << 8) | np.int64(row.protocol)
+        ports = (i64(row.a_port) << 24) | (i64(row.b_port) << 8) | i64(row.protocol)
         slot = _key_slot(row.a_high, row.a_low, row.b_high, row.b_low, ports, mask)
         while slots[slot] != 0 and not _same_key(rows[slots[slot] - 1], row):
             slot = (slot + 1) & mask
         slots[slot] = index + 1
 
 
-@njit(cache=True, nogil=True)
-def _same_key(one: np.void, other: np.void) -> bool:
+@kernel
+def _same_key(one: Record, other: Record) -> bool:
     return (
         one.a_low == other.a_low
         and one.b_low == other.b_low
@@ -83,46 +95,46 @@ def _same_key(one: np.void, other: np.void) -> bool:
     )
 
 
-@njit(cache=True, nogil=True)
-def _begins_anew(flow: np.void, peer: np.void, flags: int, sequence: int, acknowledgement: int) -> bool:
+@kernel
+def _begins_anew(flow: Record, peer: Record, flags: int, sequence: int, acknowledgement: int) -> bool:
     """Whether a SYN or SYN-ACK opens a new conversation on the same ports."""
-    following = np.uint32(sequence + 1)
+    following = u32(sequence + 1)
     if flags & ACK:
-        if flow.flags & SENT_SYN_ACK and flow.initial_sequence == np.uint32(sequence):
+        if flow.flags & SENT_SYN_ACK and flow.initial_sequence == u32(sequence):
             return False
-        if peer.flags & SENT_SYN and np.uint32(peer.initial_sequence + 1) == np.uint32(acknowledgement):
+        if peer.flags & SENT_SYN and u32(peer.initial_sequence + 1) == u32(acknowledgement):
             return False
         return flow.flags & (SENT_SYN_ACK | PAYLOAD | SENT_FIN) != 0
     if flow.flags & SENT_SYN:
-        return flow.initial_sequence != np.uint32(sequence)
+        return flow.initial_sequence != u32(sequence)
     if flow.flags & SEEN:  # came before its own SYN: reordered by the capture, or another connection's rest
-        first = np.uint32(np.int64(flow.next_sequence) - flow.next_offset)
+        first = u32(i64(flow.next_sequence) - flow.next_offset)
         return not (0 <= distance(first, following) < 65_536 and flow.packets < 16)
     if peer.flags & SENT_SYN_ACK:
         return flow.next_sequence != following
     return peer.flags & SENT_SYN == 0
 
 
-@njit(cache=True, nogil=True)
-def _is_copy(flow: np.void, digest: int, time: int) -> bool:
+@kernel
+def _is_copy(flow: Record, digest: int, time: int) -> bool:
     """Whether a mirror delivered this very packet a moment ago; remembers it. See limits.SPAN_WINDOW_NS."""
-    tick = np.int64(np.uint64(time) >> np.uint64(20)) & 0xFFFF
+    tick = i64(u64(time) >> u64(20)) & 0xFFFF
     span = (SPAN_WINDOW_NS >> 20) + 1
-    mark = np.uint64(digest) & np.uint64(0xFFFF_FFFF_FFFF_0000)
+    mark = u64(digest) & u64(0xFFFF_FFFF_FFFF_0000)
     for recent in (flow.recent0, flow.recent1, flow.recent2, flow.recent3):
-        if recent & np.uint64(0xFFFF_FFFF_FFFF_0000) == mark:
-            passed = (tick - np.int64(recent & np.uint64(0xFFFF))) & 0xFFFF
+        if recent & u64(0xFFFF_FFFF_FFFF_0000) == mark:
+            passed = (tick - i64(recent & u64(0xFFFF))) & 0xFFFF
             if passed <= span or passed >= 0x10000 - span:
                 return True
     flow.recent3, flow.recent2, flow.recent1 = flow.recent2, flow.recent1, flow.recent0
-    flow.recent0 = mark | np.uint64(tick)
+    flow.recent0 = mark | u64(tick)
     return False
 
 
-@njit(cache=True, nogil=True)
-def _tcp(flow: np.void, peer: np.void, flags: int, sequence: int, acknowledgement: int) -> int:
+@kernel
+def _tcp(flow: Record, peer: Record, flags: int, sequence: int, acknowledgement: int) -> int:
     """Follow the sequence numbers of one segment; returns the sequence number of its first payload byte."""
-    following = np.int64(np.uint32(sequence + 1)) if flags & SYN else np.int64(sequence)
+    following = i64(u32(sequence + 1)) if flags & SYN else i64(sequence)
     if flags & SYN:
         flow.flags |= SENT_SYN_ACK if flags & ACK else SENT_SYN
         flow.initial_sequence = sequence
@@ -146,7 +158,7 @@ def _tcp(flow: np.void, peer: np.void, flags: int, sequence: int, acknowledgemen
     return following
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill(
     data: NDArray[np.uint8],
     time: NDArray[np.int64],
@@ -156,7 +168,7 @@ def fill(
     start: int,
     count: int,
     headers: HeaderColumns,
-    rows: NDArray[np.void],
+    rows: Records,
     slots: NDArray[np.int32],
     counters: NDArray[np.int64],
     store: Store,
@@ -167,20 +179,19 @@ def fill(
     of_row[row] gets the conversation's index, -1 if the packet counts for none.
     """
     (protocol, source_high, source_low, target_high, target_low, source_port, target_port, flags_of,
-     sequence_of, acknowledgement_of, payload, payload_captured, payload_length, encapsulation, digest) = headers  # fmt: skip
+     sequence_of, acknowledgement_of, payload, payload_captured, payload_length, encapsulation, digest,
+     ) = headers  # fmt: skip
     mask = len(slots) - 1
     for row in range(start, count):
-        kind = np.int64(protocol[row])
+        kind = i64(protocol[row])
         of_row[row] = -1
         if kind != TCP and kind != UDP:
             counters[IGNORED] += 1
             continue
-        a_high, a_low, a_port = source_high[row], source_low[row], np.int64(source_port[row])
-        b_high, b_low, b_port = target_high[row], target_low[row], np.int64(target_port[row])
+        a_high, a_low, a_port = source_high[row], source_low[row], i64(source_port[row])
+        b_high, b_low, b_port = target_high[row], target_low[row], i64(target_port[row])
         side = 0
-        if a_high > b_high or (
-            a_high == b_high and (a_low > b_low or (a_low == b_low and a_port > b_port))
-        ):
+        if a_high > b_high or (a_high == b_high and (a_low > b_low or (a_low == b_low and a_port > b_port))):
             a_high, a_low, a_port, b_high, b_low, b_port = b_high, b_low, b_port, a_high, a_low, a_port
             side = 1
         ports = (a_port << 24) | (b_port << 8) | kind
@@ -196,7 +207,7 @@ def fill(
                 break
             slot = (slot + 1) & mask
         flags, sequence, acknowledgement = (
-            np.int64(flags_of[row]), np.int64(sequence_of[row]), np.int64(acknowledgement_of[row])
+            i64(flags_of[row]), i64(sequence_of[row]), i64(acknowledgement_of[row])
         )  # fmt: skip
         if index >= 0:
             if kind == TCP:
@@ -232,7 +243,7 @@ def fill(
         flow.packets += 1
         flow.bytes += wire[row]
         flow.flags |= SEEN
-        length = np.int64(payload_length[row])
+        length = i64(payload_length[row])
         if kind == TCP:
             sequence = _tcp(flow, peer, flags, sequence, acknowledgement)
             if length == 0:
@@ -245,7 +256,7 @@ def fill(
             offset = flow.next_offset
             flow.next_offset += length
         flow.flags |= PAYLOAD
-        captured = min(np.int64(payload_captured[row]), length)
+        captured = min(i64(payload_captured[row]), length)
         if captured < length:
             flow.flags |= TRUNCATED
             flow.missed += length - captured
@@ -264,7 +275,7 @@ class ConversationTable:
     rows: CONVERSATION records, `count` of them in use; store: the flows' records and first bytes.
     """
 
-    rows: NDArray[np.void] = field(default_factory=lambda: np.zeros(8192, CONVERSATION))
+    rows: Records = field(default_factory=lambda: np.zeros(8192, CONVERSATION))
     store: Store = field(default_factory=lambda: Store.empty(2 * 8192))
     _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1 << 15, np.int32))
     _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
@@ -295,9 +306,20 @@ class ConversationTable:
         while True:
             row = int(
                 fill(
-                    data, packets.time, packets.wire, packets.interface, batch.first_frame, row, batch.count,
-                    headers, self.rows, self._slots, self._counters, self.store, self._of_row,
-                )  # fmt: skip
+                    data,
+                    packets.time,
+                    packets.wire,
+                    packets.interface,
+                    batch.first_frame,
+                    row,
+                    batch.count,
+                    headers,
+                    self.rows,
+                    self._slots,
+                    self._counters,
+                    self.store,
+                    self._of_row,
+                )
             )
             if row >= batch.count:
                 break
@@ -311,7 +333,11 @@ class ConversationTable:
         if index < 0:
             return
         row = self.rows[index]
-        source = (headers.source_high[datagram.row], headers.source_low[datagram.row], headers.source_port[datagram.row])
+        source = (
+            headers.source_high[datagram.row],
+            headers.source_low[datagram.row],
+            headers.source_port[datagram.row],
+        )
         side = 0 if source == (row["a_high"], row["a_low"], row["a_port"]) else 1
         self.store.flows["packets"][2 * index + side] += datagram.frames_before
         self.store.flows["bytes"][2 * index + side] += datagram.wire_before

@@ -160,7 +160,13 @@ class EndpointMap:
 
 
 def _order(announcement: Announcement) -> tuple[Any, ...]:
-    return (announcement.time, PREFERENCE[announcement.kind], announcement.endpoint, announcement.uuid, announcement.frame)
+    return (
+        announcement.time,
+        PREFERENCE[announcement.kind],
+        announcement.endpoint,
+        announcement.uuid,
+        announcement.frame,
+    )
 
 
 def _held(group: list[Announcement]) -> Iterator[Entry]:
@@ -198,11 +204,13 @@ def _to_record(announcement: Announcement) -> dict[str, Any]:
 
 def _from_record(record: dict[str, Any]) -> Announcement:
     """Checks what a file says; its kind becomes `endpoint-map-file`, whatever it was when it was learnt."""
-    texts = {name: str(record.get(name, "")) for name in ("transport", "uuid", "version", "address", "annotation")}
-    port, time = int(record["port"]), int(record["time"])
-    if not 0 < port < 65_536 or texts["transport"] not in ("tcp", "udp", "http"):
-        raise ValueError(f"port {port}/{texts['transport']}")
+    port, time, transport = int(record["port"]), int(record["time"]), str(record["transport"])
+    if not 0 < port < 65_536 or transport not in ("tcp", "udp"):
+        raise ValueError(f"port {port}/{transport}")
     server = str(ipaddress.ip_address(record["server"]))
-    return Announcement(server, port=port, time=time, kind="endpoint-map-file", **texts)
-
-
+    uuid, version, address, annotation = (
+        str(record.get(name, "")) for name in ("uuid", "version", "address", "annotation")
+    )
+    return Announcement(
+        server, transport, port, uuid, version, "endpoint-map-file", time, address=address, annotation=annotation
+    )

@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from classifier.compiled import i64, inlined, kernel
 
 Bytes = NDArray[np.uint8]
 
@@ -30,31 +31,31 @@ TICKETS: Final = 1
 """How DER is cleaned: LDAP's octet strings are names and stay; Kerberos's are cipher text and go."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _be(b: Bytes, p: int, size: int) -> int:
-    value = np.int64(0)
+    value = i64(0)
     for i in range(size):
-        value = (value << 8) | np.int64(b[p + i])
+        value = (value << 8) | i64(b[p + i])
     return value
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _le(b: Bytes, p: int, size: int) -> int:
-    value = np.int64(0)
+    value = i64(0)
     for i in range(size):
-        value |= np.int64(b[p + i]) << (8 * i)
+        value |= i64(b[p + i]) << (8 * i)
     return value
 
 
 # ---- TLS ------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_hello(b: Bytes, p: int, end: int, client: bool) -> None:
     """ClientHello or ServerHello body (RFC 8446 section 4.1): random numbers, session ids, key shares, tickets."""
     if p + 35 > end:
         return
-    session = np.int64(b[p + 34])
+    session = i64(b[p + 34])
     at = p + 35 + session
     if at + 3 > end:
         return
@@ -62,7 +63,7 @@ def _clean_hello(b: Bytes, p: int, end: int, client: bool) -> None:
         at += 2 + _be(b, at, 2)
         if at + 1 > end:
             return
-        at += 1 + np.int64(b[at])
+        at += 1 + i64(b[at])
     else:
         at += 3
     if at + 2 <= end:
@@ -82,7 +83,7 @@ def _clean_hello(b: Bytes, p: int, end: int, client: bool) -> None:
     b[p + 35 : p + 35 + session] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_tls(b: Bytes, start: int, end: int) -> int:
     """TLS records: hellos without their random numbers, key exchanges blanked, cut where encryption begins."""
     p = start
@@ -111,7 +112,7 @@ def _clean_tls(b: Bytes, start: int, end: int) -> int:
 # ---- NTLM and DER -----------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_ntlm(b: Bytes, p: int, end: int) -> None:
     """An NTLM message ([MS-NLMP] 2.2.1): challenge, responses, session key, MIC and time stamps."""
     if p + 32 > end:
@@ -141,12 +142,12 @@ def _clean_ntlm(b: Bytes, p: int, end: int) -> None:
             b[p + 72 : p + 88] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_ntlm(b: Bytes, p: int, end: int) -> bool:
     return p + 12 <= end and _be(b, p, 4) == 0x4E544C4D and _be(b, p + 4, 4) == 0x53535000
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_der(b: Bytes, start: int, end: int, how: int) -> None:
     """A DER value: cipher text, nonces and times go; tags, lengths, names and small numbers stay.
 
@@ -155,7 +156,7 @@ def _clean_der(b: Bytes, start: int, end: int, how: int) -> None:
     """
     p, names_from = start, start if how == WHOLE_NAMES else end
     while p + 2 <= end:
-        tag, size, header = np.int64(b[p]), np.int64(b[p + 1]), 2
+        tag, size, header = i64(b[p]), i64(b[p + 1]), 2
         tickets = p < names_from if how == WHOLE_NAMES else True
         if tag & 31 == 31:
             return
@@ -176,7 +177,9 @@ def _clean_der(b: Bytes, start: int, end: int, how: int) -> None:
         if _is_ntlm(b, content, stop):
             _clean_ntlm(b, content, stop)
         elif tag == 4 or tag == 0x87 or tag == 0x83:
-            nested = size >= 16 and (b[content] == 0x60 or b[content] == 0xA1 or b[content] == 0x6E or b[content] == 0x6F)
+            nested = size >= 16 and (
+                b[content] == 0x60 or b[content] == 0xA1 or b[content] == 0x6E or b[content] == 0x6F
+            )
             if nested and _spans(b, content, stop):
                 names_from = max(names_from, stop)
                 p = content
@@ -188,19 +191,19 @@ def _clean_der(b: Bytes, start: int, end: int, how: int) -> None:
         p = stop
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _behind_mechanism(b: Bytes, p: int, end: int) -> int:
     """Behind the mechanism of a GSS token, and Kerberos's two octets of token id behind that (RFC 4121 section 4.1)."""
-    behind = p + 2 + np.int64(b[p + 1])
+    behind = p + 2 + i64(b[p + 1])
     if behind + 4 <= end and b[behind] <= 3 and b[behind + 1] == 0:
         return behind + 2
     return behind
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _spans(b: Bytes, p: int, end: int) -> bool:
     """Whether one DER value fills these bytes exactly."""
-    size, header = np.int64(b[p + 1]), 2
+    size, header = i64(b[p + 1]), 2
     if size & 0x80:
         octets = size & 0x7F
         if octets == 0 or octets > 3 or p + 2 + octets > end:
@@ -209,7 +212,7 @@ def _spans(b: Bytes, p: int, end: int) -> bool:
     return p + header + size == end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_token(b: Bytes, p: int, end: int) -> None:
     if _is_ntlm(b, p, end):
         _clean_ntlm(b, p, end)
@@ -217,13 +220,13 @@ def _clean_token(b: Bytes, p: int, end: int) -> None:
         _clean_der(b, p, end, TICKETS)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_ldap(b: Bytes, start: int, end: int) -> int:
     """LDAP messages, and the SASL buffers that follow a bind (RFC 4511 section 5.1, RFC 4121 section 4.2.6.2)."""
     p = start
     while p + 6 <= end:
         if b[p] == 0x30:
-            size, header = np.int64(b[p + 1]), 2
+            size, header = i64(b[p + 1]), 2
             if size & 0x80:
                 octets = size & 0x7F
                 if octets == 0 or octets > 4 or p + 2 + octets > end:
@@ -238,9 +241,9 @@ def _clean_ldap(b: Bytes, start: int, end: int) -> int:
             if size < 16 or size > 0xFFFFFF or p + 4 + size > end:
                 return end
             at = p + 4
-            if b[at] == 5 and b[at + 1] == 4 and b[at + 2] & 2:  # sealed Kerberos wrap token
-                b[at + 4 : at + size] = 0
-            elif _le(b, at, 4) == 1 and size > 16 and b[at + 16] != 0x30:  # sealed NTLM message
+            if (b[at] == 5 and b[at + 1] == 4 and b[at + 2] & 2) or (
+                _le(b, at, 4) == 1 and size > 16 and b[at + 16] != 0x30
+            ):  # sealed Kerberos wrap token
                 b[at + 4 : at + size] = 0
             p = at + size
     return end
@@ -249,13 +252,13 @@ def _clean_ldap(b: Bytes, start: int, end: int) -> int:
 # ---- DNS -----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _behind_name(b: Bytes, p: int, end: int) -> int:
     """Behind a domain name (RFC 1035 section 4.1.4), or -1."""
     for _ in range(128):
         if p >= end:
             return -1
-        size = np.int64(b[p])
+        size = i64(b[p])
         if size == 0:
             return p + 1
         if size & 0xC0 == 0xC0:
@@ -266,7 +269,7 @@ def _behind_name(b: Bytes, p: int, end: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_dns(b: Bytes, start: int, end: int) -> int:
     """One DNS message: its id, and times to live and addresses of answers, if all its records are whole."""
     if end - start < 12 or b[start + 4] != 0 or b[start + 5] > 4:
@@ -301,7 +304,7 @@ def _clean_dns(b: Bytes, start: int, end: int) -> int:
 # ---- DCE/RPC ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_own_port(b: Bytes, p: int, end: int, port: int, little: bool) -> None:
     """A bind_ack's secondary address, if it is the port that the PDU comes from (C706 section 12.6.4.4)."""
     size = _le(b, p, 2) if little else _be(b, p, 2)
@@ -311,12 +314,12 @@ def _clean_own_port(b: Bytes, p: int, end: int, port: int, little: bool) -> None
     for at in range(p + 2, p + 1 + size):
         if b[at] < 48 or b[at] > 57:
             return
-        value = 10 * value + np.int64(b[at]) - 48
+        value = 10 * value + i64(b[at]) - 48
     if value == port:
         b[p + 2 : p + 1 + size] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def reads_stubs(b: Bytes, start: int, end: int) -> bool:
     """Whether stubs of an association can tell anything: its client binds an interface that hands out ports
     (the endpoint mapper, OXID resolution, remote activation), or its bind was not captured."""
@@ -328,12 +331,12 @@ def reads_stubs(b: Bytes, start: int, end: int) -> bool:
             return True
         if b[p + 2] == 11 or b[p + 2] == 14:
             bound = True
-            at, left = p + 28, np.int64(b[p + 24]) if size > 28 else 0
+            at, left = p + 28, i64(b[p + 24]) if size > 28 else 0
             while left > 0 and at + 24 <= p + size:
                 uuid = _le(b, at + 4, 4) if little else _be(b, at + 4, 4)
                 if uuid == 0xE1AF8308 or uuid == 0x99FCFEC4 or uuid == 0x000001A0 or uuid == 0x4D9F4AB8:
                     return True
-                at += 24 + 20 * np.int64(b[at + 2])
+                at += 24 + 20 * i64(b[at + 2])
                 left -= 1
         elif not bound:
             return True
@@ -341,23 +344,25 @@ def reads_stubs(b: Bytes, start: int, end: int) -> bool:
     return not bound
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _has_trailer(b: Bytes, start: int, end: int) -> bool:
     """Whether a verification trailer may stand in these stub bytes ([MS-RPCE] 2.2.2.13: its signature)."""
-    for p in range(start, end - 7):
+    p = start
+    while p < end - 7:
         if b[p] == 0x8A and b[p + 1] == 0xE3 and b[p + 2] == 0x13 and b[p + 3] == 0x71:
             return True
+        p += 1
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs: bool) -> int:
     """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures.
 
     Cut behind the last PDU that is more than another call of an operation (or answer) like one before it; of a
     call that is the first of its like only the header matters, with its protection level in place of lengths.
     """
-    p, telling, kinds, last, level_of_last = start, start, 0, start, np.int64(-1)
+    p, telling, kinds, last, level_of_last = start, start, 0, start, i64(-1)
     known = np.empty(MAX_CALL_KINDS, np.int64)
     while p + 16 <= end and b[p] == 5:
         little = b[p + 4] & 0xF0 != 0
@@ -370,7 +375,7 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
         if novel:
             level_of_last = -1
         else:
-            like = (_be(b, p + 20, 4) << 16) | (kind << 8) | (np.int64(b[trailer + 1]) if token else 0)
+            like = (_be(b, p + 20, 4) << 16) | (kind << 8) | (i64(b[trailer + 1]) if token else 0)
             for i in range(kinds):
                 if known[i] == like:
                     break
@@ -413,7 +418,7 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
     return telling
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def first_call_id(b: Bytes, start: int, end: int) -> int:
     """The call id of the first PDU, 0 if there is none."""
     if end - start < 16 or b[start] != 5:
@@ -424,7 +429,7 @@ def first_call_id(b: Bytes, start: int, end: int) -> int:
 # ---- SMB -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_smb2(b: Bytes, start: int, end: int) -> int:
     """SMB2 messages behind NetBIOS lengths ([MS-SMB2] 2.2): signatures, GUIDs and times of negotiation, tokens."""
     p = start
@@ -446,7 +451,7 @@ def _clean_smb2(b: Bytes, start: int, end: int) -> int:
     return end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clean_blob(b: Bytes, message: int, field: int, stop: int) -> None:
     """The security token that a message's offset and length fields point at."""
     at, size = message + _le(b, field, 2), _le(b, field + 2, 2)
@@ -457,7 +462,7 @@ def _clean_blob(b: Bytes, message: int, field: int, stop: int) -> None:
 # ---- which -----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _text_then_tls(b: Bytes, start: int, end: int) -> int:
     """Lines, and a TLS handshake that a STARTTLS of some kind made of the connection."""
     for p in range(start + 1, end - 6):
@@ -466,7 +471,7 @@ def _text_then_tls(b: Bytes, start: int, end: int) -> int:
     return end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clean(b: Bytes, start: int, end: int, tcp: bool, first_call: int, port: int, stubs: bool) -> int:
     """Blank what inspectors don't read of the opening in b[start:end]. Returns where what matters ends.
 

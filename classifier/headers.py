@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import i64, inlined, kernel, u64
 from classifier.limits import MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS, MAX_LAYERS
 from classifier.packets import Interfaces, PacketBatch
 
@@ -45,7 +45,7 @@ NUMBERED: Final = frozenset({MPLS, VXLAN, GENEVE, GTP_U, PBB})
 # What the next header is.
 _LINK, _ETHERNET, _ETHERTYPE, _PPP, _IP, _IP4, _IP6, _IP_PROTOCOL, _DONE = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
-_V4_MAPPED: Final = np.uint64(0xFFFF_0000_0000)
+_V4_MAPPED: Final = u64(0xFFFF_0000_0000)
 
 
 class HeaderColumns(NamedTuple):
@@ -93,7 +93,7 @@ class _Stacks(NamedTuple):
     elements: NDArray[np.int64]  # [stack, MAX_ENCAPSULATIONS]
     depth: NDArray[np.int8]
     slots: NDArray[np.int32]  # open addressing: row of a stack, 0 for free
-    count: NDArray[np.int64]  # [0]: rows in use; [1]: packets whose stack found no row
+    used: NDArray[np.int64]  # [0]: rows in use; [1]: packets whose stack found no row
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Encapsulations:
     @property
     def overflow(self) -> int:
         """Packets whose stack was not remembered because the table was full."""
-        return int(self.stacks.count[1])
+        return int(self.stacks.used[1])
 
     def _elements(self, index: int) -> list[tuple[int, int]]:
         row = self.stacks.elements[index, : self.stacks.depth[index]]
@@ -131,30 +131,30 @@ class Encapsulations:
         ]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _u16(data: NDArray[np.uint8], p: int) -> int:
-    return (np.int64(data[p]) << 8) | np.int64(data[p + 1])
+    return (i64(data[p]) << 8) | i64(data[p + 1])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _u32(data: NDArray[np.uint8], p: int) -> int:
     return (_u16(data, p) << 16) | _u16(data, p + 2)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _u64(data: NDArray[np.uint8], p: int) -> np.uint64:
-    return (np.uint64(_u32(data, p)) << np.uint64(32)) | np.uint64(_u32(data, p + 4))
+@inlined
+def _u64(data: NDArray[np.uint8], p: int) -> int:
+    return (u64(_u32(data, p)) << u64(32)) | u64(_u32(data, p + 4))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
     """Row of this stack, a new one if it was not seen before; 0 when the table is full."""
-    digest = np.uint64(depth)
+    digest = u64(depth)
     for i in range(depth):
-        digest = (digest ^ np.uint64(scratch[i])) * np.uint64(0x9E3779B97F4A7C15)
-        digest ^= digest >> np.uint64(29)
+        digest = (digest ^ u64(scratch[i])) * u64(0x9E3779B97F4A7C15)
+        digest ^= digest >> u64(29)
     mask = len(stacks.slots) - 1
-    slot = np.int64(digest & np.uint64(mask))
+    slot = i64(digest & u64(mask))
     while stacks.slots[slot] != 0:
         row = stacks.slots[slot]
         same = stacks.depth[row] == depth
@@ -163,11 +163,11 @@ def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
         if same:
             return row
         slot = (slot + 1) & mask
-    row = stacks.count[0]
+    row = stacks.used[0]
     if row == len(stacks.depth):
-        stacks.count[1] += 1
+        stacks.used[1] += 1
         return 0
-    stacks.count[0] += 1
+    stacks.used[0] += 1
     stacks.slots[slot] = row
     stacks.depth[row] = depth
     for i in range(depth):
@@ -175,7 +175,7 @@ def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[int, int, int]:
     """Step over the capture's own link header. Returns (what comes next, its value, where)."""
     if link == 1:
@@ -189,7 +189,7 @@ def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[i
     if (link == 0 or link == 108) and p + 4 <= end:  # BSD loopback: address family, in whatever byte order
         family = _u32(data, p)
         if family > 0xFFFF:
-            family = np.int64(data[p]) | (np.int64(data[p + 1]) << 8)
+            family = i64(data[p]) | (i64(data[p + 1]) << 8)
         if family == 2 or family == 24 or family == 28 or family == 30 or family == 10:
             return _IP, 0, p + 4
         return _DONE, 0, p
@@ -204,10 +204,8 @@ def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[i
     return _DONE, 0, p
 
 
-@njit(cache=True, nogil=True)
-def _ethertype(
-    data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArray[np.int64]
-) -> tuple[int, int, int]:
+@kernel
+def _ethertype(data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArray[np.int64]) -> tuple[int, int, int]:
     """Step over what an ethertype announces. tag[0] gets the stack element, 0 for none."""
     if kind == 0x0800:
         return _IP4, 0, p
@@ -246,7 +244,7 @@ def _ethertype(
     return _DONE, 0, p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ppp(data: NDArray[np.uint8], p: int, end: int) -> tuple[int, int, int]:
     """PPP protocol field, with or without address and control bytes, compressed or not (RFC 1661, 1662)."""
     if p + 2 <= end and data[p] == 0xFF and data[p + 1] == 0x03:
@@ -254,7 +252,7 @@ def _ppp(data: NDArray[np.uint8], p: int, end: int) -> tuple[int, int, int]:
     if p + 2 > end:
         return _DONE, 0, p
     if data[p] & 1:
-        protocol, p = np.int64(data[p]), p + 1
+        protocol, p = i64(data[p]), p + 1
     else:
         protocol, p = _u16(data, p), p + 2
     if protocol == 0x21:
@@ -266,7 +264,7 @@ def _ppp(data: NDArray[np.uint8], p: int, end: int) -> tuple[int, int, int]:
     return _DONE, 0, p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gre(data: NDArray[np.uint8], p: int, end: int, tag: NDArray[np.int64]) -> tuple[int, int, int]:
     """GRE, and the ERSPAN header that may stand behind it (draft-foschiano-erspan-03, section 4)."""
     if p + 4 > end:
@@ -296,22 +294,20 @@ def _gre(data: NDArray[np.uint8], p: int, end: int, tag: NDArray[np.int64]) -> t
     return _ETHERTYPE, kind, p
 
 
-@njit(cache=True, nogil=True)
-def _udp_tunnel(
-    data: NDArray[np.uint8], p: int, end: int, port: int, tag: NDArray[np.int64]
-) -> tuple[int, int, int]:
+@kernel
+def _udp_tunnel(data: NDArray[np.uint8], p: int, end: int, port: int, tag: NDArray[np.int64]) -> tuple[int, int, int]:
     """What a UDP payload for a tunnel's port carries, if its header is right in every fixed bit; else _DONE."""
     if (port == 4789 or port == 8472) and p + 8 + 14 <= end:
         if _u32(data, p) == 0x08000000 and data[p + 7] == 0:
             tag[0] = (VXLAN << 32) | (_u32(data, p + 4) >> 8)
             return _ETHERNET, 0, p + 8
     elif port == 6081 and p + 8 <= end:
-        inner = p + 8 + 4 * np.int64(data[p] & 0x3F)
+        inner = p + 8 + 4 * i64(data[p] & 0x3F)
         kind = _u16(data, p + 2)
-        if data[p] >> 6 == 0 and data[p + 1] & 0x3F == 0 and data[p + 7] == 0 and inner <= end:
-            if kind == 0x6558 or kind == 0x0800 or kind == 0x86DD:
-                tag[0] = (GENEVE << 32) | (_u32(data, p + 4) >> 8)
-                return _ETHERTYPE, kind, inner
+        carries = kind == 0x6558 or kind == 0x0800 or kind == 0x86DD
+        if carries and data[p] >> 6 == 0 and data[p + 1] & 0x3F == 0 and data[p + 7] == 0 and inner <= end:
+            tag[0] = (GENEVE << 32) | (_u32(data, p + 4) >> 8)
+            return _ETHERTYPE, kind, inner
     elif port == 2152 and p + 8 <= end and data[p] >> 4 == 3 and data[p + 1] == 255:
         inner = p + 8
         if data[p] & 7:
@@ -319,7 +315,7 @@ def _udp_tunnel(
             if data[p] & 4 and inner <= end:
                 more = data[inner - 1]
             while more != 0 and inner < end and data[inner] != 0:
-                inner += 4 * np.int64(data[inner])
+                inner += 4 * i64(data[inner])
                 more = data[inner - 1] if inner <= end else 0
         if inner < end and (data[inner] >> 4 == 4 or data[inner] >> 4 == 6):
             tag[0] = (GTP_U << 32) | _u32(data, p + 4)
@@ -327,32 +323,32 @@ def _udp_tunnel(
     return _DONE, 0, p
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _mix(value: np.uint64, word: np.uint64) -> np.uint64:
-    value = (value ^ word) * np.uint64(0x9E3779B97F4A7C15)
-    return value ^ (value >> np.uint64(32))
+@inlined
+def _mix(value: int, word: int) -> int:
+    value = (value ^ word) * u64(0x9E3779B97F4A7C15)
+    return value ^ (value >> u64(32))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digest(
     data: NDArray[np.uint8], start: int, payload: int, end: int, protocol: int, identification: int, length: int
-) -> np.uint64:
+) -> int:
     """See HeaderColumns.digest."""
-    value = (np.uint64(identification) << np.uint64(32)) ^ np.uint64(length)
+    value = (u64(identification) << u64(32)) ^ u64(length)
     p, end = start, min(payload + 16, end)
     if protocol == TCP:
         value = _mix(_mix(value, _u64(data, p)), _u64(data, p + 8))
-        value, p = _mix(value, np.uint64(_u16(data, p + 18))), p + 20
+        value, p = _mix(value, u64(_u16(data, p + 18))), p + 20
     else:
-        value, p = _mix(value, _u64(data, p) >> np.uint64(16)), p + 8
+        value, p = _mix(value, _u64(data, p) >> u64(16)), p + 8
     while p + 8 <= end:
         value, p = _mix(value, _u64(data, p)), p + 8
     while p < end:
-        value, p = _mix(value, np.uint64(data[p])), p + 1
+        value, p = _mix(value, u64(data[p])), p + 1
     return value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def walk(
     data: NDArray[np.uint8],
     start: int,
@@ -395,7 +391,7 @@ def walk(
         elif step == _IP4:
             if p + 20 > end or data[p] >> 4 != 4:
                 break
-            length, header = _u16(data, p + 2), 4 * np.int64(data[p] & 15)
+            length, header = _u16(data, p + 2), 4 * i64(data[p] & 15)
             if header < 20 or p + header > end or (length != 0 and length < header):
                 break
             if length != 0:  # 0: the sender's card was to cut it up (TSO)
@@ -404,10 +400,10 @@ def walk(
             if version:
                 tag[0] = (IPIP if version == 4 else FOUR_IN_SIX) << 32
             version = 4
-            source_high[row], target_high[row] = np.uint64(0), np.uint64(0)
-            source_low[row] = _V4_MAPPED | np.uint64(_u32(data, p + 12))
-            target_low[row] = _V4_MAPPED | np.uint64(_u32(data, p + 16))
-            fragment, value = _u16(data, p + 6) & 0x3FFF, np.int64(data[p + 9])
+            source_high[row], target_high[row] = u64(0), u64(0)
+            source_low[row] = _V4_MAPPED | u64(_u32(data, p + 12))
+            target_low[row] = _V4_MAPPED | u64(_u32(data, p + 16))
+            fragment, value = _u16(data, p + 6) & 0x3FFF, i64(data[p + 9])
             identification = _u16(data, p + 4)
             p += header
             if fragment:
@@ -430,12 +426,12 @@ def walk(
             version, identification = 6, 0
             source_high[row], source_low[row] = _u64(data, p + 8), _u64(data, p + 16)
             target_high[row], target_low[row] = _u64(data, p + 24), _u64(data, p + 32)
-            step, value, p = _IP_PROTOCOL, np.int64(data[p + 6]), p + 40
+            step, value, p = _IP_PROTOCOL, i64(data[p + 6]), p + 40
         elif step == _IP_PROTOCOL:
             if value == TCP:
                 if p + 20 > end:
                     break
-                header = 4 * np.int64(data[p + 12] >> 4)
+                header = 4 * i64(data[p + 12] >> 4)
                 if header < 20 or p + header > wire_end:
                     break
                 protocol[row] = TCP
@@ -475,7 +471,7 @@ def walk(
             elif value == 44 and p + 8 <= end:  # IPv6 fragment header (RFC 8200 section 4.5)
                 bits = _u16(data, p + 2)
                 if bits & 0xFFF9 == 0:  # "atomic fragment" (RFC 6946): the whole datagram
-                    value, p = np.int64(data[p]), p + 8
+                    value, p = i64(data[p]), p + 8
                 else:
                     protocol[row] = FRAGMENT
                     flags[row] = data[p]
@@ -484,9 +480,9 @@ def walk(
                     p += 8
                     step = _DONE
             elif (value == 0 or value == 43 or value == 60 or value == 135) and p + 8 <= end:
-                value, p = np.int64(data[p]), p + 8 + 8 * np.int64(data[p + 1])
+                value, p = i64(data[p]), p + 8 + 8 * i64(data[p + 1])
             elif value == 51 and p + 8 <= end:  # authentication header: readable behind it (RFC 4302 section 2)
-                value, p = np.int64(data[p]), p + 8 + 4 * np.int64(data[p + 1])
+                value, p = i64(data[p]), p + 8 + 4 * i64(data[p + 1])
             else:
                 break
         if tag[0] != 0 and depth < MAX_ENCAPSULATIONS:
@@ -507,7 +503,7 @@ def walk(
         encapsulation[row] = _intern(stacks, scratch, depth)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(
     data: NDArray[np.uint8],
     offset: NDArray[np.int64],
@@ -524,7 +520,7 @@ def _decode(
     fragments = 0
     for row in range(count):
         start = offset[row]
-        walk(data, start, start + captured[row], start + wire[row], _LINK, np.int64(link_type[interface[row]]),
+        walk(data, start, start + captured[row], start + wire[row], _LINK, i64(link_type[interface[row]]),
              row, columns, stacks, scratch)  # fmt: skip
         if columns.protocol[row] == FRAGMENT:
             fragments += 1
@@ -536,14 +532,27 @@ def decode(batch: PacketBatch, interfaces: Interfaces, columns: HeaderColumns, k
     packets = batch.columns
     return int(
         _decode(
-            batch.data, packets.offset, packets.captured, packets.wire, packets.interface, batch.count,
-            interfaces.link_type, columns, known.stacks,
-        )  # fmt: skip
+            batch.data,
+            packets.offset,
+            packets.captured,
+            packets.wire,
+            packets.interface,
+            batch.count,
+            interfaces.link_type,
+            columns,
+            known.stacks,
+        )
     )
 
 
 def decode_datagram(
-    data: NDArray[np.uint8], start: int, size: int, protocol: int, row: int, columns: HeaderColumns, known: Encapsulations
+    data: NDArray[np.uint8],
+    start: int,
+    size: int,
+    protocol: int,
+    row: int,
+    columns: HeaderColumns,
+    known: Encapsulations,
 ) -> None:
     """Fill one row from a reassembled IP payload of that protocol at data[start:start + size].
 

@@ -103,7 +103,9 @@ def _read_host(host: Any, where: str, entries: dict[Network, Known], issues: lis
     roles, versions = _words(host.get("role", [])), _words(host.get("version", []))
     issues += [f"{where}: unknown role {role!r}{_hint(role, ROLES)}" for role in roles if role not in ROLES]
     issues += [
-        f"{where}: unknown version {version!r}{_hint(version, VERSIONS)}" for version in versions if version not in VERSIONS
+        f"{where}: unknown version {version!r}{_hint(version, VERSIONS)}"
+        for version in versions
+        if version not in VERSIONS
     ]
     try:
         network = ipaddress.ip_network(str(host.get("address", "")), strict=False)

@@ -15,10 +15,10 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from classifier import essence, inspectors
+from classifier.compiled import Records, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
@@ -33,48 +33,51 @@ SCRATCH: Final = 640 * KIB
 """First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
 
-@njit(cache=True, nogil=True)
-def _mix(state: np.uint64, value: np.uint64) -> np.uint64:
-    state = (state ^ value) * np.uint64(0xD6E8FEB86659FD93)
-    return state ^ (state >> np.uint64(32))
+@kernel
+def _mix(state: int, value: int) -> int:
+    state = (state ^ value) * u64(0xD6E8FEB86659FD93)
+    return state ^ (state >> u64(32))
 
 
-@njit(cache=True, nogil=True)
-def _digest_flow(store: Store, number: int, one: np.uint64, two: np.uint64) -> tuple[np.uint64, np.uint64]:
+@kernel
+def _digest_flow(store: Store, number: int, one: int, two: int) -> tuple[int, int]:
     """Two 64-bit digests, keyed by their initial values, of a flow's kept segments as they arrived."""
     flow = store.flows[number]
-    segment = np.int64(flow.first_segment)
+    segment = i64(flow.first_segment)
     while segment != 0:
         piece = store.segments[segment - 1]
-        head = np.uint64(piece.offset - flow.start_offset) ^ (np.uint64(piece.length) << np.uint64(40))
+        head = u64(piece.offset - flow.start_offset) ^ (u64(piece.length) << u64(40))
         one, two = _mix(one, head), _mix(two, head)
         p, end = piece.arena, piece.arena + piece.length
         while p < end:
-            word = np.uint64(0)
+            word = u64(0)
             for _ in range(min(8, end - p)):
-                word = (word << np.uint64(8)) | np.uint64(store.arena[p])
+                word = (word << u64(8)) | u64(store.arena[p])
                 p += 1
-            one, two = _mix(one, word), _mix(two, word + np.uint64(0x9E3779B97F4A7C15))
-        segment = np.int64(piece.next)
+            one, two = _mix(one, word), _mix(two, word + u64(0x9E3779B97F4A7C15))
+        segment = i64(piece.next)
     return one, two
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digest_words(
-    scratch: NDArray[np.uint8], words: NDArray[np.uint64], start: int, end: int, one: np.uint64, two: np.uint64
-) -> tuple[np.uint64, np.uint64]:
-    """Digests of scratch[start:end]; start is a multiple of 8, words are the same memory, what follows end may be lost."""
+    scratch: NDArray[np.uint8], words: NDArray[np.uint64], start: int, end: int, one: int, two: int
+) -> tuple[int, int]:
+    """Digests of scratch[start:end]; start is a multiple of 8, words are the same memory.
+
+    Up to 7 bytes behind end are overwritten.
+    """
     scratch[end : (end + 7) & ~7] = 0
     for i in range(start >> 3, (end + 7) >> 3):
-        one, two = _mix(one, words[i]), _mix(two, words[i] + np.uint64(0x9E3779B97F4A7C15))
-    return _mix(one, np.uint64(end - start)), _mix(two, np.uint64(end - start))
+        one, two = _mix(one, words[i]), _mix(two, words[i] + u64(0x9E3779B97F4A7C15))
+    return _mix(one, u64(end - start)), _mix(two, u64(end - start))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], at: int) -> int:
     """Copy a flow's bytes to out[at:] if they lie in order, without a hole, and fit. Returns their end, or -1."""
     flow = store.flows[number]
-    segment, expected = np.int64(flow.first_segment), np.int64(flow.start_offset)
+    segment, expected = i64(flow.first_segment), i64(flow.start_offset)
     while segment != 0:
         piece = store.segments[segment - 1]
         if piece.offset != expected or at + piece.length > len(out) - 8 or not (tcp or expected == 0):
@@ -82,21 +85,21 @@ def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], 
         out[at : at + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
         at += piece.length
         expected += piece.length
-        segment = np.int64(piece.next)
+        segment = i64(piece.next)
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digest_dialogue(
     store: Store,
     client: int,
     tcp: bool,
     ports: tuple[int, int],
-    one: np.uint64,
-    two: np.uint64,
+    one: int,
+    two: int,
     scratch: NDArray[np.uint8],
     words: NDArray[np.uint64],
-) -> tuple[np.uint64, np.uint64]:
+) -> tuple[int, int]:
     """Digest the essence of both directions; where a stream needs putting in order, all its segments.
 
     client: the flow that the client sends; ports: the client's and the server's.
@@ -106,7 +109,7 @@ def _digest_dialogue(
     end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if asked >= 0 else -1
     if end < 0:
         one, two = _digest_flow(store, client, one, two)
-        return _digest_flow(store, client ^ 1, _mix(one, np.uint64(1)), _mix(two, np.uint64(1)))
+        return _digest_flow(store, client ^ 1, _mix(one, u64(1)), _mix(two, u64(1)))
     call = essence.first_call_id(scratch, 0, asked) if asked else essence.first_call_id(scratch, middle, end)
     stubs = essence.reads_stubs(scratch, 0, asked)
     kept = essence.clean(scratch, middle, end, tcp, call, ports[1], stubs)
@@ -115,10 +118,10 @@ def _digest_dialogue(
     return _digest_words(scratch, words, 0, kept, one, two)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digest(
     store: Store,
-    rows: NDArray[np.void],
+    rows: Records,
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
     kinds: NDArray[np.int64],
@@ -133,16 +136,16 @@ def _digest(
     words = scratch.view(np.uint64)
     for i in range(len(chosen)):
         index = chosen[i]
-        one, two = _mix(key[0], np.uint64(kinds[i])), _mix(key[1], np.uint64(kinds[i]))
+        one, two = _mix(key[0], u64(kinds[i])), _mix(key[1], u64(kinds[i]))
         row, flow = rows[index], 2 * index + client[index]
-        ports = np.int64(row.a_port), np.int64(row.b_port)
+        ports = i64(row.a_port), i64(row.b_port)
         if client[index]:
             ports = ports[1], ports[0]
         one, two = _digest_dialogue(store, flow, row.protocol == TCP, ports, one, two, scratch, words)
         digests[i, 0], digests[i, 1] = one, two
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDArray[np.int64]) -> int:
     """Number equal digests. group_of: gets each one's group; first: the first of each group. Returns how many."""
     size = 16
@@ -150,7 +153,7 @@ def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDA
         size *= 2
     slots, mask, groups = np.zeros(size, np.int32), size - 1, 0
     for i in range(len(digests)):
-        slot = np.int64(digests[i, 0] & np.uint64(mask))
+        slot = i64(digests[i, 0] & u64(mask))
         while slots[slot] != 0:
             other = first[slots[slot] - 1]
             if digests[other, 0] == digests[i, 0] and digests[other, 1] == digests[i, 1]:
@@ -164,7 +167,7 @@ def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDA
     return groups
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(
     store: Store, numbers: NDArray[np.int64], tcp: NDArray[np.bool_], starts: NDArray[np.int64], out: NDArray[np.uint8]
 ) -> int:
@@ -177,7 +180,7 @@ def _gather(
     starts[0] = 0
     for i in range(len(numbers)):
         flow = store.flows[numbers[i]]
-        segment, expected, begin, regular = np.int64(flow.first_segment), np.int64(flow.start_offset), used, True
+        segment, expected, begin, regular = i64(flow.first_segment), i64(flow.start_offset), used, True
         while segment != 0 and regular:
             piece = store.segments[segment - 1]
             regular = piece.offset == expected and (tcp[i] or expected == 0)
@@ -187,7 +190,7 @@ def _gather(
                 out[used : used + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
                 used += piece.length
                 expected += piece.length
-            segment = np.int64(piece.next)
+            segment = i64(piece.next)
         if not regular:
             used = begin
         starts[i + 1] = used if regular else -1 - used

@@ -117,8 +117,9 @@ def join_channels(inspection: Inspection) -> None:
     for pair in halves.values():
         if len(pair) == 2:
             one, other = pair.values()
-            joined = rpc_http.join(inspection.found[inspection.codes[one]], inspection.found[inspection.codes[other]])  # type: ignore[arg-type]
-            for index, evidence in zip((one, other), joined, strict=True):
+            halves_found = [inspection.found[inspection.codes[index]] for index in (one, other)]
+            channels = [entry for entry in halves_found if isinstance(entry, ChannelEvidence)]
+            for index, evidence in zip((one, other), rpc_http.join(*channels), strict=True):
                 inspection.codes[index] = len(inspection.found)
                 inspection.found.append(evidence)
 
@@ -160,7 +161,7 @@ def orient_by_announcement(scene: Scene) -> None:
 class _Draft(NamedTuple):
     """An announcement that still lacks when and in which frame it was made."""
 
-    index: int
+    conversation: int
     place: Place
     server: str
     transport: str
@@ -179,12 +180,21 @@ def learn(scene: Scene) -> None:
         drafts += _handed_out(scene, index, evidence)
         if scene.sides.server_port[index] not in MAPPERS:
             drafts += _bound(scene, index, evidence)
-    located = scene.inspection.locate([draft.index for draft in drafts], [draft.place for draft in drafts])
+    located = scene.inspection.locate([draft.conversation for draft in drafts], [draft.place for draft in drafts])
     scene.endpoint_map.add(
         Announcement(
-            draft.server, draft.transport, draft.port, draft.uuid, draft.version, draft.kind, time, frame,
-            draft.index, draft.address, draft.annotation,
-        )  # fmt: skip
+            draft.server,
+            draft.transport,
+            draft.port,
+            draft.uuid,
+            draft.version,
+            draft.kind,
+            time,
+            frame,
+            draft.conversation,
+            draft.address,
+            draft.annotation,
+        )
         for draft, frame, time in zip(drafts, located.frames.tolist(), located.times.tolist(), strict=True)
     )
     scene.endpoint_map.settle()
@@ -397,5 +407,7 @@ def _condition(said: Said, server: Known, silence: str) -> str | None:
         return "encrypted"
     if said.protocol is None:
         return silence or None
-    unnamed_rpc = said.protocol in ("dcerpc", "epm", "ncacn-http") and not (said.interfaces or said.offered or said.asked)
+    unnamed_rpc = said.protocol in ("dcerpc", "epm", "ncacn-http") and not (
+        said.interfaces or said.offered or said.asked
+    )
     return (said.stopped or silence or None) if unnamed_rpc else None

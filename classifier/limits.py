@@ -50,7 +50,7 @@ UDP_TIMEOUT_NS: Final = 120 * 10**9
 """Silence after which UDP datagrams of the same ports are a new conversation (RFC 4787 REQ-5: at least 2 minutes)."""
 
 SPAN_WINDOW_NS: Final = 10 * 10**6
-"""How soon a copy made by a mirror port follows its original; retransmission timers start at 200 ms (RFC 6298 asks 1 s)."""
+"""How soon a mirror port's copy follows its original; retransmission timers start at 200 ms (RFC 6298 asks 1 s)."""
 
 MAX_HOLES: Final = 1_000_000
 """Gaps remembered at a time in all TCP streams together, waiting for late segments."""
@@ -72,7 +72,8 @@ KEEP_DIALOGUE: Final = 8 * KIB
 """Per direction, of TLS: a handshake with its certificates, to where encryption begins."""
 
 KEEP_RPC: Final = 256 * KIB
-"""Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there. Long stubs are left out."""
+"""Per direction, of DCE/RPC: later alter_contexts and the level of real requests are in there.
+The middle of long stubs takes no memory (`streams`)."""
 
 KEEP_PIPE: Final = 1 * MIB
 """Per direction, of SMB: a named pipe may be opened after other work."""

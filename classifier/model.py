@@ -15,9 +15,7 @@ OrientationName = L["syn", "syn-ack", "endpoint-map", "payload", "known-port", "
 
 CertaintyName = L["certain", "strong", "weak"]
 
-AbsenceName = L[
-    "no-payload", "mid-stream", "encrypted", "truncated", "gap", "limit-hit", "not-exchange", "unmatched"
-]
+AbsenceName = L["no-payload", "mid-stream", "encrypted", "truncated", "gap", "limit-hit", "not-exchange", "unmatched"]
 
 AuthenticationName = L[
     "none", "anonymous", "ntlm", "kerberos", "negotiate", "basic", "digest", "forms", "certificate",
@@ -68,8 +66,14 @@ SEVERITIES: Final[tuple[str, ...]] = get_args(SeverityName)
 
 EXCHANGE_ROLES: Final = frozenset(
     {
-        "hub-transport", "edge-transport", "mailbox", "client-access", "unified-messaging",
-        "front-end", "back-end", "exchange-server",
-    }  # fmt: skip
+        "hub-transport",
+        "edge-transport",
+        "mailbox",
+        "client-access",
+        "unified-messaging",
+        "front-end",
+        "back-end",
+        "exchange-server",
+    }
 )
 """Roles that an Exchange server of the organisation itself plays."""

@@ -21,7 +21,9 @@ METHOD: Final = {name: code for code, name in enumerate(ORIENTATIONS)}
 WELL_KNOWN: Final = 1024
 """Ports below are given out by IANA to services (RFC 6335 section 6) and not to clients."""
 
-COMMON_SERVICES: Final = frozenset({1433, 1521, 1723, 3306, 3389, 5353, 5355, 5432, 5900, 5985, 5986, 8080, 8443, 9389, 47001})
+COMMON_SERVICES: Final = frozenset(
+    {1433, 1521, 1723, 3306, 3389, 5353, 5355, 5432, 5900, 5985, 5986, 8080, 8443, 9389, 47001}
+)
 """Registered ports above that many networks see, for what no signature names."""
 
 

@@ -32,12 +32,20 @@ class PacketColumns(NamedTuple):
     @classmethod
     def empty(cls, rows: int) -> PacketColumns:
         """Columns for that many rows, their contents undefined."""
-        wide, narrow = (lambda: np.empty(rows, np.int64)), (lambda: np.empty(rows, np.int32))
-        return cls(wide(), narrow(), narrow(), wide(), narrow())
+        return cls(
+            np.empty(rows, np.int64),
+            np.empty(rows, np.int32),
+            np.empty(rows, np.int32),
+            np.empty(rows, np.int64),
+            np.empty(rows, np.int32),
+        )
 
     def rows(self, start: int, stop: int) -> PacketColumns:
         """The rows from start up to stop, without copying."""
-        return PacketColumns(*(column[start:stop] for column in self))
+        part = slice(start, stop)
+        return PacketColumns(
+            self.offset[part], self.captured[part], self.wire[part], self.time[part], self.interface[part]
+        )
 
 
 @dataclass(slots=True)

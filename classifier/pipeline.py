@@ -1,7 +1,7 @@
 """The order of the steps from captures to a result. The only module that knows it.
 
-    sources ▸ headers ▸ fragments ▸ conversations + streams        (compiled, batch by batch)
-    ▸ orientation ▸ inspection ▸ endpoint map ▸ labels ▸ columns    (once, over all conversations)
+sources ▸ headers ▸ fragments ▸ conversations + streams        (compiled, batch by batch)
+▸ orientation ▸ inspection ▸ endpoint map ▸ labels ▸ columns    (once, over all conversations)
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _decoded(captures: CaptureSet, assembly: Assembly, progress: Progress | None
     for turn, batch in enumerate(captures.batches(progress)):
         headers = spare[turn % len(spare)]
         fragments = decode(batch, captures.interfaces, headers, assembly.encapsulations)
-        data, completed = batch.data, []
+        data: NDArray[np.uint8] = batch.data
+        completed: list[Completed] = []
         if fragments:
             data, completed = assembly.reassembler.complete(batch, headers, assembly.encapsulations)
         yield _Decoded(batch, headers, data, completed)
@@ -187,9 +188,7 @@ def conclude(
     known = _known(inventory, addresses)
     labels = labelling.label(scene, known, resolved)
     return Result(
-        columns.of_scene(
-            scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations
-        ),
+        columns.of_scene(scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations),
         damages=captures.damages,
         counters=_counters(assembly, endpoint_map),
         inputs=captures.names,

@@ -11,13 +11,14 @@ Knows openings of protocols only to decide how much is worth keeping; what they 
 from __future__ import annotations
 
 import mmap
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from classifier import limits
+from classifier.compiled import Record, Records, i32, i64, inlined, kernel, u16, u32, u64
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Chunk, Stream
 
@@ -37,9 +38,10 @@ FLOW: Final = np.dtype(
 """One direction of a conversation.
 
 Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
-SYN may arrive late). record: where its next TLS record or RPC PDU begins, -1 if that is not known; body: where
-the stub of the present PDU begins, 0 if it is worth keeping. head0, head1: its first 16 bytes, big-endian, as far as head_mask's bits say.
-first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
+SYN may arrive late). record: where its next TLS record or RPC PDU begins, -1 if that is not known. body: where
+the stub of the present PDU begins, 0 if it is worth keeping. head0, head1: its first 16 bytes, big-endian, as
+far as head_mask's bits say. recent0 to recent3: marks of the last packets, for copies. first_segment,
+last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
 """
 
 SEGMENT: Final = np.dtype(
@@ -81,9 +83,9 @@ ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
 class Store(NamedTuple):
     """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64."""
 
-    flows: NDArray[np.void]
-    segments: NDArray[np.void]
-    holes: NDArray[np.void]
+    flows: Records
+    segments: Records
+    holes: Records
     arena: NDArray[np.uint8]
     counters: NDArray[np.int64]
 
@@ -107,14 +109,14 @@ class Store(NamedTuple):
         return self._replace(flows=more)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def distance(later: int, earlier: int) -> int:
     """Signed distance between two sequence numbers, wrap included (RFC 9293 section 3.4)."""
-    return np.int64(np.int32(np.uint32(np.int64(later) - np.int64(earlier))))
+    return i64(i32(u32(i64(later) - i64(earlier))))
 
 
-@njit(cache=True, nogil=True)
-def start_of_stream(flow: np.void, sequence: int) -> None:
+@kernel
+def start_of_stream(flow: Record, sequence: int) -> None:
     """The stream's first byte has this sequence number: a SYN or a SYN-ACK's acknowledgement said so."""
     if flow.flags & BASED == 0:
         flow.next_sequence = sequence
@@ -123,8 +125,8 @@ def start_of_stream(flow: np.void, sequence: int) -> None:
     flow.flags |= BASED | STARTED
 
 
-@njit(cache=True, nogil=True)
-def _open_hole(flow: np.void, store: Store, start: int, end: int) -> None:
+@kernel
+def _open_hole(flow: Record, store: Store, start: int, end: int) -> None:
     counters = store.counters
     if counters[FREE_HOLE] != 0:
         number = counters[FREE_HOLE]
@@ -140,13 +142,13 @@ def _open_hole(flow: np.void, store: Store, start: int, end: int) -> None:
     flow.hole = number
 
 
-@njit(cache=True, nogil=True)
-def _fill_holes(flow: np.void, store: Store, start: int, end: int) -> int:
+@kernel
+def _fill_holes(flow: Record, store: Store, start: int, end: int) -> int:
     """Close what [start, end) covers of the flow's holes; returns how many bytes that were."""
-    filled, previous, number = 0, 0, np.int64(flow.hole)
+    filled, previous, number = 0, 0, i64(flow.hole)
     while number != 0:
         hole = store.holes[number - 1]
-        following = np.int64(hole.next)
+        following = i64(hole.next)
         low, high = max(start, hole.start), min(end, hole.end)
         if low < high:
             filled += high - low
@@ -170,8 +172,8 @@ def _fill_holes(flow: np.void, store: Store, start: int, end: int) -> int:
     return filled
 
 
-@njit(cache=True, nogil=True)
-def segment_arrived(flow: np.void, store: Store, sequence: int, length: int) -> int:
+@kernel
+def segment_arrived(flow: Record, store: Store, sequence: int, length: int) -> int:
     """Account for payload bytes at a sequence number: gaps opened and closed.
 
     Returns their offset in the stream, or -(2^40) if nothing of them is new or they can't belong here.
@@ -195,30 +197,30 @@ def segment_arrived(flow: np.void, store: Store, sequence: int, length: int) -> 
                 return nothing
             offset = flow.next_offset
     if end > flow.next_offset:
-        flow.next_sequence = np.uint32(np.int64(flow.next_sequence) + (end - flow.next_offset))
+        flow.next_sequence = u32(i64(flow.next_sequence) + (end - flow.next_offset))
         flow.next_offset = end
     return offset
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _byte(word: np.uint64, place: int) -> int:
-    return np.int64((word >> np.uint64(56 - 8 * place)) & np.uint64(0xFF))
+@inlined
+def _byte(word: int, place: int) -> int:
+    return i64((word >> u64(56 - 8 * place)) & u64(0xFF))
 
 
-@njit(cache=True, nogil=True)
-def worth(head0: np.uint64, head1: np.uint64, known: int, kind: int) -> int:
+@kernel
+def worth(head0: int, head1: int, known: int, kind: int) -> int:
     """How many first bytes of a stream are worth keeping, from its first bytes (known of them, up to 16)."""
     first, second = _byte(head0, 0), _byte(head0, 1)
     if kind == UDP:
         return limits.KEEP_RPC if first == 4 and second <= 19 and known == 16 else limits.KEEP_PLAIN
     if first == 5 and second <= 1 and _byte(head0, 2) <= 20 and _byte(head0, 4) & 0xEE == 0:
         return limits.KEEP_RPC  # DCE/RPC, connection-oriented (C706 section 12.6.1)
-    tail = np.int64(head0 & np.uint64(0xFFFFFF))
+    tail = i64(head0 & u64(0xFFFFFF))
     if tail == 0x534D42 or first == 0x81:  # ".SMB" behind the NetBIOS length; a NetBIOS session request
         return limits.KEEP_PIPE
-    if head0 == np.uint64(0x6E6361636E5F6874):  # "ncacn_ht"
+    if head0 == u64(0x6E6361636E5F6874):  # "ncacn_ht"
         return limits.KEEP_RPC
-    if head0 >> np.uint64(32) == np.uint64(0x5250435F):  # "RPC_": RPC_IN_DATA, RPC_OUT_DATA, RPC_CONNECT
+    if head0 >> u64(32) == u64(0x5250435F):  # "RPC_": RPC_IN_DATA, RPC_OUT_DATA, RPC_CONNECT
         return limits.KEEP_RPC
     if first == 0x16 and second == 3:  # TLS: until encryption begins
         return limits.KEEP_DIALOGUE
@@ -227,13 +229,13 @@ def worth(head0: np.uint64, head1: np.uint64, known: int, kind: int) -> int:
     return limits.KEEP_PLAIN
 
 
-@njit(cache=True, nogil=True)
-def _end_of_handshake(flow: np.void, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
+@kernel
+def _end_of_handshake(flow: Record, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
     """Follow TLS records through a segment at that offset (RFC 8446 section 5.1).
 
     Returns how many of the stream's bytes are worth keeping: up to the first encrypted record, if it begins here.
     """
-    if flow.head0 >> np.uint64(48) != np.uint64(0x1603):
+    if flow.head0 >> u64(48) != u64(0x1603):
         flow.record = -1
         return flow.keep
     if flow.record < offset:
@@ -247,37 +249,37 @@ def _end_of_handshake(flow: np.void, data: NDArray[np.uint8], position: int, off
         if flow.record + 5 > offset + length:
             flow.record = -1
         else:
-            flow.record += 5 + (np.int64(data[at + 3]) << 8) + np.int64(data[at + 4])
+            flow.record += 5 + (i64(data[at + 3]) << 8) + i64(data[at + 4])
     return flow.keep
 
 
-@njit(cache=True, nogil=True)
-def _note_head(flow: np.void, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
+@kernel
+def _note_head(flow: Record, data: NDArray[np.uint8], position: int, offset: int, length: int) -> int:
     """Enter bytes into the flow's head. Returns how many of its first bytes are known, 0 if nothing changed."""
     if offset >= 16 or offset + length <= 0 or flow.head_mask == 0xFFFF:
         return 0
     changed = False
     for place in range(max(offset, 0), min(offset + length, 16)):
-        bit = np.uint16(1 << place)
+        bit = u16(1 << place)
         if flow.head_mask & bit:
             continue
-        byte = np.uint64(data[position + place - offset])
+        byte = u64(data[position + place - offset])
         if place < 8:
-            flow.head0 |= byte << np.uint64(56 - 8 * place)
+            flow.head0 |= byte << u64(56 - 8 * place)
         else:
-            flow.head1 |= byte << np.uint64(120 - 8 * place)
+            flow.head1 |= byte << u64(120 - 8 * place)
         flow.head_mask |= bit
         changed = True
     if not changed:
         return 0
     known = 0
-    while known < 16 and flow.head_mask & np.uint16(1 << known):
+    while known < 16 and flow.head_mask & u16(1 << known):
         known += 1
     return known
 
 
-@njit(cache=True, nogil=True)
-def _encrypted_now(flow: np.void, data: NDArray[np.uint8], position: int, length: int) -> bool:
+@kernel
+def _encrypted_now(flow: Record, data: NDArray[np.uint8], position: int, length: int) -> bool:
     """Whether a dialogue in lines has become encrypted TLS records (RFC 8446 section 5.1) with this segment."""
     return (
         flow.keep == limits.KEEP_LINES
@@ -288,15 +290,15 @@ def _encrypted_now(flow: np.void, data: NDArray[np.uint8], position: int, length
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _note(
-    flow: np.void, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
+    flow: Record, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
 ) -> None:
     """Append a segment to the flow. position: where its bytes are in data, -1 for bytes that nobody reads."""
     counters = store.counters
     if length <= 0 or counters[SEGMENTS] == len(store.segments):
         return
-    arena = np.int64(0)
+    arena = i64(0)
     if position >= 0:
         arena = counters[ARENA_USED]
         store.arena[arena : arena + length] = data[position : position + length]
@@ -312,9 +314,9 @@ def _note(
     flow.last_segment = counters[SEGMENTS]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_pdus(
-    flow: np.void, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
+    flow: Record, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
 ) -> None:
     """Keep a segment of connection-oriented RPC without the middle of long stubs (C706 section 12.6.4.9, .10).
 
@@ -341,7 +343,7 @@ def _keep_pdus(
             flow.record = -1
             break
         little = data[p + 4] & 0xF0 != 0
-        low, high = np.int64(data[p + (8 if little else 9)]), np.int64(data[p + (9 if little else 8)])
+        low, high = i64(data[p + (8 if little else 9)]), i64(data[p + (9 if little else 8)])
         size, stub = low | (high << 8), data[p + 2] == 0 or data[p + 2] == 2
         if size < 16:
             flow.record = -1
@@ -353,7 +355,7 @@ def _keep_pdus(
     _note(flow, store, data, at + shift, at + start, end - at, frame, time)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def keep_payload(
     data: NDArray[np.uint8],
     position: int,
@@ -407,14 +409,18 @@ def keep_payload(
         _note(flow, store, data, position, offset, wanted, frame, time)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _locate(
-    store: Store, numbers: NDArray[np.int64], offsets: NDArray[np.int64], frames: NDArray[np.int64], times: NDArray[np.int64]
+    store: Store,
+    numbers: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    frames: NDArray[np.int64],
+    times: NDArray[np.int64],
 ) -> None:
     for i in range(len(numbers)):
         flow = store.flows[numbers[i]]
-        wanted, nearest = offsets[i] + flow.start_offset, np.int64(1) << 62
-        segment = np.int64(flow.first_segment)
+        wanted, nearest = offsets[i] + flow.start_offset, i64(1) << 62
+        segment = i64(flow.first_segment)
         frames[i] = -1
         while segment != 0:
             piece = store.segments[segment - 1]
@@ -423,7 +429,7 @@ def _locate(
                 frames[i], times[i], nearest = piece.frame, piece.time, away
                 if away == 0:
                     break
-            segment = np.int64(piece.next)
+            segment = i64(piece.next)
 
 
 def locate(
@@ -466,7 +472,7 @@ def _runs(store: Store, number: int, start: int, kind: int) -> list[Run]:
         segment = store.segments[number - 1]
         offset, arena, _frame, _time, length, number = segment.item()
         segments.append(Run(offset - start, length, arena))
-    in_order = all(one.offset + one.length <= other.offset for one, other in zip(segments, segments[1:], strict=False))
+    in_order = all(one.offset + one.length <= other.offset for one, other in pairwise(segments))
     if in_order or kind == UDP:
         return segments
     kept: list[Run] = []

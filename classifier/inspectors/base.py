@@ -42,6 +42,10 @@ class Place(NamedTuple):
     offset: int
 
 
+FIRST_BYTE: Final = Place(Side.TO_SERVER, 0)
+"""Where a dialogue begins."""
+
+
 class Chunk(NamedTuple):
     """A run of contiguous stream bytes (TCP), or one datagram's payload (UDP)."""
 
@@ -173,7 +177,7 @@ class Evidence:
     """
 
     protocol: str
-    place: Place = Place(Side.TO_SERVER, 0)
+    place: Place = FIRST_BYTE
     reversed: bool | None = None
     interfaces: tuple[Interface, ...] = ()
     queries: tuple[Query, ...] = ()

@@ -11,7 +11,7 @@ without interfaces; those that a verification trailer names are listed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from classifier import limits

@@ -119,7 +119,9 @@ FOREIGN: Final = (
     Foreign(
         "ftp",
         "tcp",
-        _begins(rb"(?:FEAT|SYST|AUTH (?:TLS|SSL)|USER [^\r\n]{1,64}\r?\nPASS [^\r\n]{0,64}\r?\n(?:SYST|TYPE|PWD|PASV))\b"),
+        _begins(
+            rb"(?:FEAT|SYST|AUTH (?:TLS|SSL)|USER [^\r\n]{1,64}\r?\nPASS [^\r\n]{0,64}\r?\n(?:SYST|TYPE|PWD|PASV))\b"
+        ),
         _begins(rb"220[ -](?:[^\r\n]{0,200}(?:FTP|FileZilla)|.{0,600}?\n331[ -])"),
     ),
     Foreign("telnet", "tcp", _begins(rb"(?:\xff[\xfb-\xfe][\x00-\x31]|\xff\xfa[^\xff]{1,64}\xff\xf0){1,}")),

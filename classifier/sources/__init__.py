@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from classifier.errors import Damage, UsageError
 from classifier.limits import KIB, READ_BLOCK
 from classifier.packets import Frames, Interfaces, PacketBatch
 from classifier.sources import pcap, pcapng
-from classifier.sources.reading import Readable, Window
+from classifier.sources.reading import Window
 
 STDIN = "-"
 PEEK = 64 * KIB
@@ -65,12 +65,9 @@ class CaptureSet:
 
     def batches(self, progress: Progress | None = None) -> Iterator[PacketBatch]:
         """All packets of the set, merged by time; a run of one file's packets at a time."""
-        if len(self.names) == 1:
-            waiting = [(0, self.names[0])]
-        else:
-            waiting = sorted((self._start(name), index, name) for index, name in enumerate(self.names))  # type: ignore[misc]
-            waiting = [(start, name) for start, _, name in waiting]  # type: ignore[misc]
-        opened = [(start, name, self.frames.open(name)) for start, name in waiting]
+        starts = [self._start(name) for name in self.names] if len(self.names) > 1 else [0]
+        in_time = sorted(zip(starts, self.names, strict=True), key=lambda entry: entry[0])
+        opened = [(start, name, self.frames.open(name)) for start, name in in_time]
         for batch in _merge(opened, self._open):
             yield batch
             if progress is not None:
@@ -96,7 +93,7 @@ class CaptureSet:
                 yield batch
             self.bytes_read += source.window.position + source.window.end - before
 
-    def _source(self, name: str, stream: Readable, first_frame: int, capacity: int) -> Source | None:
+    def _source(self, name: str, stream: Any, first_frame: int, capacity: int) -> Source | None:
         """The reader for what the first bytes say; None (and damage) if they say nothing known."""
         window = Window(stream, capacity)
         window.require(4)
@@ -133,12 +130,12 @@ def _looks_like_capture(path: Path) -> bool:
     return magic in pcap.MAGICS or magic == pcapng.MAGIC
 
 
-def _binary(name: str) -> BinaryIO:
+def _binary(name: str) -> IO[bytes]:
     """The raw bytes of a file or of standard input. Raises UsageError if it can't be opened."""
     if name == STDIN:
         return sys.stdin.buffer
     try:
-        return Path(name).open("rb", buffering=0)  # type: ignore[return-value]
+        return Path(name).open("rb", buffering=0)
     except OSError as error:
         raise UsageError(f"can't open {name}: {error.strerror}") from error
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import kernel
 from classifier.errors import Damage
 from classifier.limits import MAX_PACKET
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.sources.reading import Window, u32
+from classifier.sources.reading import Window, word
 
 FILE_HEADER: Final = 24
 
@@ -34,7 +34,7 @@ MAGICS: Final = {
 interface, protocol and packet type behind the four usual words)."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_records(
     data: NDArray[np.uint8],
     start: int,
@@ -53,8 +53,8 @@ def index_records(
     offset, captured, wire, time, on = columns
     row, position, rows = 0, start, len(offset)
     while position + header <= end and row < rows:
-        seconds, fraction = u32(data, position, big_endian), u32(data, position + 4, big_endian)
-        length, on_wire = u32(data, position + 8, big_endian), u32(data, position + 12, big_endian)
+        seconds, fraction = word(data, position, big_endian), word(data, position + 4, big_endian)
+        length, on_wire = word(data, position + 8, big_endian), word(data, position + 12, big_endian)
         if length > largest:
             return row, position, 1
         if position + header + length > end:
@@ -98,7 +98,9 @@ class PcapSource:
                 yield PacketBatch(window.data, window.columns, rows, frame)
                 frame += rows
             if broken:
-                self._damaged(window.offset, f"record of frame {frame - self.first_frame + 1} claims an impossible length")
+                self._damaged(
+                    window.offset, f"record of frame {frame - self.first_frame + 1} claims an impossible length"
+                )
                 return
             if not window.advance() and not rows:
                 break

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import i64, kernel, u64
 from classifier.errors import Damage
 from classifier.limits import MAX_BLOCK, MAX_INTERFACES, MAX_PACKET
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.sources.reading import Window, u32
+from classifier.sources.reading import Window, word
 
 SECTION_HEADER: Final = 0x0A0D0D0A
 INTERFACE: Final = 1
@@ -49,26 +49,24 @@ class SectionInterfaces(NamedTuple):
     offset_s: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def nanoseconds(high: int, low: int, exponent: int, offset_s: int) -> int:
     """A 64-bit time stamp in units of its resolution as nanoseconds since 1970 (pcapng 4.2, if_tsresol)."""
-    units = (np.uint64(high) << np.uint64(32)) | np.uint64(low)
+    units = (u64(high) << u64(32)) | u64(low)
     if exponent & 0x80:
-        bits = np.uint64(min(exponent & 0x7F, 63))
-        seconds = np.int64(units >> bits)
-        fraction = units & ((np.uint64(1) << bits) - np.uint64(1))
-        spare = np.uint64(max(np.int64(bits) - 34, 0))  # keep fraction * 10^9 within 64 bits
-        return (seconds + offset_s) * 1_000_000_000 + np.int64(
-            ((fraction >> spare) * np.uint64(1_000_000_000)) >> (bits - spare)
-        )
-    scale = np.uint64(1)
+        bits = u64(min(exponent & 0x7F, 63))
+        seconds = i64(units >> bits)
+        fraction = units & ((u64(1) << bits) - u64(1))
+        spare = u64(max(i64(bits) - 34, 0))  # keep fraction * 10^9 within 64 bits
+        return (seconds + offset_s) * 1_000_000_000 + i64(((fraction >> spare) * u64(1_000_000_000)) >> (bits - spare))
+    scale = u64(1)
     for _ in range(abs(9 - min(exponent, 27))):
-        scale *= np.uint64(10)
-    ns = np.int64(units * scale) if exponent <= 9 else np.int64(units // scale)
+        scale *= u64(10)
+    ns = i64(units * scale) if exponent <= 9 else i64(units // scale)
     return ns + offset_s * 1_000_000_000
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_blocks(
     data: NDArray[np.uint8],
     start: int,
@@ -86,10 +84,10 @@ def index_blocks(
     offset, captured, wire, time, on = columns
     row, position, rows = 0, start, len(offset)
     while position + 12 <= end and row < rows:
-        kind = u32(data, position, big_endian)
-        if kind == SECTION_HEADER or kind == INTERFACE:
+        kind = word(data, position, big_endian)
+        if kind in (SECTION_HEADER, INTERFACE):
             return row, position, DEFINITION, last_time
-        length = u32(data, position + 4, big_endian)
+        length = word(data, position + 4, big_endian)
         if length < 12 or length > MAX_BLOCK:
             return row, position, BROKEN, last_time
         length = (length + 3) & ~3
@@ -97,28 +95,28 @@ def index_blocks(
             return row, position, LONG, last_time
         if position + length > end:
             break
-        if u32(data, position + length - 4, big_endian) != u32(data, position + 4, big_endian):
+        if word(data, position + length - 4, big_endian) != word(data, position + 4, big_endian):
             return row, position, BROKEN, last_time
-        if kind == ENHANCED_PACKET or kind == SIMPLE_PACKET or kind == PACKET:
+        if kind in (ENHANCED_PACKET, SIMPLE_PACKET, PACKET):
             body, size = position + 8, length - 12
             interface, header = 0, 20
             if kind == SIMPLE_PACKET:
                 header = 4
             elif size >= 20:
-                interface = u32(data, body, big_endian)
+                interface = word(data, body, big_endian)
                 if kind == PACKET:  # interface id and drop count are 16 bits each
                     interface = (interface >> 16) if big_endian else (interface & 0xFFFF)
             if size < header or interface >= interface_count:
                 return row, position, NONSENSE, last_time
             if kind == SIMPLE_PACKET:
-                on_wire = u32(data, body, big_endian)
+                on_wire = word(data, body, big_endian)
                 kept = on_wire if interfaces.snaplen[0] == 0 else min(on_wire, interfaces.snaplen[0])
                 kept = min(kept, size - header)
             else:
-                kept, on_wire = u32(data, body + 12, big_endian), u32(data, body + 16, big_endian)
+                kept, on_wire = word(data, body + 12, big_endian), word(data, body + 16, big_endian)
                 last_time = nanoseconds(
-                    u32(data, body + 4, big_endian),
-                    u32(data, body + 8, big_endian),
+                    word(data, body + 4, big_endian),
+                    word(data, body + 8, big_endian),
                     interfaces.exponent[interface],
                     interfaces.offset_s[interface],
                 )
@@ -134,17 +132,17 @@ def index_blocks(
     return row, position, MORE, last_time
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def next_block(data: NDArray[np.uint8], start: int, end: int, big_endian: bool) -> int:
     """The next place from start on that is a block by its type and both its lengths, or -1."""
     for position in range(start, end - 11):
-        kind = u32(data, position, big_endian)
+        kind = word(data, position, big_endian)
         if kind != SECTION_HEADER and (kind == 0 or kind > 10):
             continue
-        length = u32(data, position + 4, big_endian)
+        length = word(data, position + 4, big_endian)
         if length < 12 or length & 3 or position + length > end:
             continue
-        if u32(data, position + length - 4, big_endian) == length:
+        if word(data, position + length - 4, big_endian) == length:
             return position
     return -1
 
@@ -276,7 +274,9 @@ class PcapngSource:
                 return False
 
     def _word(self, position: int) -> int:
-        return int.from_bytes(self.window.data[position : position + 4].tobytes(), "big" if self._big_endian else "little")
+        return int.from_bytes(
+            self.window.data[position : position + 4].tobytes(), "big" if self._big_endian else "little"
+        )
 
     def _damaged(self, reason: str) -> None:
         self.damages.append(Damage(self.name, self.window.offset, reason))

@@ -5,12 +5,12 @@ Owns the buffers; knows nothing of what the bytes mean. A capture is never held 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import i64, inlined
 from classifier.limits import READ_BLOCK
 from classifier.packets import BATCH_ROWS, PacketColumns
 
@@ -18,10 +18,10 @@ RING = 4
 """Buffers in turn: one being filled, one waiting, one in use, one just left."""
 
 
-@njit(cache=True, nogil=True, inline="always")
-def u32(data: NDArray[np.uint8], p: int, big_endian: bool) -> int:
+@inlined
+def word(data: NDArray[np.uint8], p: int, big_endian: bool) -> int:
     """Four bytes at p as an unsigned number."""
-    a, b, c, d = np.int64(data[p]), np.int64(data[p + 1]), np.int64(data[p + 2]), np.int64(data[p + 3])
+    a, b, c, d = i64(data[p]), i64(data[p + 1]), i64(data[p + 2]), i64(data[p + 3])
     if big_endian:
         return (a << 24) | (b << 16) | (c << 8) | d
     return a | (b << 8) | (c << 16) | (d << 24)
@@ -30,7 +30,7 @@ def u32(data: NDArray[np.uint8], p: int, big_endian: bool) -> int:
 class Readable(Protocol):
     """What a file, a pipe and a decompressor have in common."""
 
-    def readinto(self, buffer: memoryview, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int | None:
         """Fill the buffer as far as it goes; 0 at the end."""
 
 
@@ -81,7 +81,7 @@ class Window:
 
     def _fill(self) -> bool:
         """Read until the buffer is full or the input ends (pipes give little at a time)."""
-        before, view = self.end, memoryview(self.data)
+        before, view = self.end, memoryview(self.data.data)
         while self.end < len(self.data) and not self.finished:
             got = self._input.readinto(view[self.end :])
             self.end += got or 0
