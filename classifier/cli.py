@@ -251,8 +251,11 @@ def _show(
 
 
 def _read(captures: tuple[str, ...], settings: dict[str, Any]) -> Result:
+    from classifier.compiled import compiles_now
     from classifier.pipeline import Settings, run
 
+    if compiles_now():
+        click.echo("exflow: compiling for this machine, once; it takes about half a minute", err=True)
     with _progress() as progress:
         return run(captures, Settings(**settings), progress)
 

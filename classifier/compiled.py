@@ -1,8 +1,11 @@
 """How kernels are compiled, and the words their types are written with.
 
-A kernel is a function that Numba compiles to machine code, once per machine (its cache lies beside the source
-or in the user's cache folder), and that runs without the interpreter's lock. Numba checks no bounds: a kernel
-checks every length itself, and the tests run all of them with NUMBA_BOUNDSCHECK=1.
+A kernel is a function that Numba compiles to machine code, once per machine and version, and that runs without
+the interpreter's lock. Numba checks no bounds: a kernel checks every length itself, and the tests run all of
+them with NUMBA_BOUNDSCHECK=1.
+
+Compiled code is kept in the user's cache folder, under a name made from the sources of all kernels: Numba by
+itself notices a change of a kernel's own file only, not of the kernels that were built into it.
 
 Type checkers know neither the fields of a record nor how Numba joins integers of several widths. `Record` and
 `Records` say where the first is meant; `i64` and the like convert exactly as numpy's scalars do, and are plain
@@ -11,10 +14,45 @@ integers to a type checker.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
-from numba import njit
+from numba import config, njit
+
+
+def _folder() -> Path:
+    """Where the compiled kernels of exactly these sources are kept."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256(f"{sys.version_info} boundscheck={os.environ.get('NUMBA_BOUNDSCHECK')}".encode())
+    for source in sorted([*package.glob("*.py"), *package.glob("sources/*.py")]):
+        digest.update(source.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "exflow" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+FOLDER: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _folder())
+"""Cache of compiled kernels; NUMBA_CACHE_DIR in the environment names another one."""
+
+CACHED: Final = _usable(FOLDER)
+"""Whether compiled kernels can be kept; if not, every run compiles them."""
+
+
+def compiles_now() -> bool:
+    """Whether the first use of the kernels will compile them, which takes about half a minute."""
+    return not CACHED or not any(FOLDER.rglob("*.nbi"))
+
 
 Record: TypeAlias = Any
 """One row of a structured array: fields are attributes inside a kernel."""
@@ -62,6 +100,20 @@ if TYPE_CHECKING:
         return int(value)
 
 else:
-    kernel = njit(cache=True, nogil=True)
-    inlined = njit(cache=True, nogil=True, inline="always")
+
+    def _compiled(function, **options):
+        before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER) if CACHED else config.CACHE_DIR
+        try:
+            return njit(cache=CACHED, nogil=True, **options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    def kernel(function):
+        """Compile a function; see the module."""
+        return _compiled(function)
+
+    def inlined(function):
+        """The same for a small function that is made part of its callers."""
+        return _compiled(function, inline="always")
+
     i32, i64, u8, u16, u32, u64 = np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64

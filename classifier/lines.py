@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from classifier.compiled import kernel
 from classifier.fields import NO_TIME, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.limits import RENDER_ROWS, RENDER_THREADS
 from classifier.result import Table, rfc3339
@@ -219,7 +219,7 @@ def _plain(column: Column) -> Column:
 # ---- kernels: numba checks no bounds, so each copy checks its own --------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_rows(
     layout: Layout,
     numbers: NDArray[np.int64],
@@ -246,7 +246,7 @@ def _write_rows(
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _piece(layout: Layout, piece: int, out: NDArray[np.uint8], at: int) -> int:
     start = layout.piece_at[piece]
     length = int(layout.piece_at[piece + 1] - start)
@@ -258,7 +258,7 @@ def _piece(layout: Layout, piece: int, out: NDArray[np.uint8], at: int) -> int:
     return at + length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _value(layout: Layout, value: int, numbers: NDArray[np.int64], out: NDArray[np.uint8], at: int) -> int:
     if value < 0 or value + 1 >= len(layout.value_piece):
         return -1
@@ -272,7 +272,7 @@ def _value(layout: Layout, value: int, numbers: NDArray[np.int64], out: NDArray[
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _text(text: NDArray[np.uint8], out: NDArray[np.uint8], at: int) -> int:
     """Copy a fixed-width text up to its padding."""
     if at < 0 or at + len(text) > len(out):
@@ -284,7 +284,7 @@ def _text(text: NDArray[np.uint8], out: NDArray[np.uint8], at: int) -> int:
     return at + len(text)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _integer(number: int, out: NDArray[np.uint8], at: int) -> int:
     """Write a number in decimal."""
     if at < 0 or at + 20 > len(out):
@@ -305,7 +305,7 @@ def _integer(number: int, out: NDArray[np.uint8], at: int) -> int:
     return at + digits
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _time(ns: int, digits: int, out: NDArray[np.uint8], at: int) -> int:
     """Write RFC 3339 in UTC. The calendar is the proleptic Gregorian one, counted from 0000-03-01."""
     if at < 0 or at + 30 > len(out) or digits < 0 or digits > 9:
@@ -332,7 +332,7 @@ def _time(ns: int, digits: int, out: NDArray[np.uint8], at: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digits(number: int, digits: int, after: int, out: NDArray[np.uint8], at: int) -> int:
     """Write exactly so many digits and one character; the caller has made sure of the room."""
     for i in range(digits - 1, -1, -1):

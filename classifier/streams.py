@@ -372,9 +372,10 @@ def keep_payload(
     """Keep the bytes data[position:position + length], which stand at offset in flow number's stream."""
     flow = store.flows[number]
     counters = store.counters
-    if flow.keep == 0:
-        mapper = a_port == 135 or b_port == 135 or a_port == 593 or b_port == 593
-        flow.keep = limits.KEEP_EPM if mapper else limits.KEEP_PLAIN
+    if a_port == 135 or b_port == 135 or a_port == 593 or b_port == 593:
+        flow.keep = limits.KEEP_EPM
+    elif flow.keep == 0:
+        flow.keep = limits.KEEP_PLAIN
     start = flow.start_offset
     known = _note_head(flow, data, position, offset - start, length)
     if known >= 8 or (kind == UDP and known):

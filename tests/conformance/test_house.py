@@ -39,7 +39,7 @@ def test_a_module_opens_with_what_it_owns(module: str) -> None:
 
 
 def is_kernel(function: ast.FunctionDef) -> bool:
-    return any("njit" in ast.unparse(decorator) for decorator in function.decorator_list)
+    return any(ast.unparse(decorator) in ("kernel", "inlined") for decorator in function.decorator_list)
 
 
 @pytest.mark.parametrize("module", trees())

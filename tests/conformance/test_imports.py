@@ -10,7 +10,7 @@ import pytest
 from .modules import Import, imports, trees
 
 ROOMS = (
-    "errors limits model fields",
+    "errors limits model fields compiled",
     "packets addresses",
     "sources headers fragments community_id",
     "inspectors.base",
