@@ -41,7 +41,7 @@ def _is_steady(stream: Stream) -> bool:
 def inspect_new_mail(dialogue: Dialogue) -> Evidence | Answer:
     """Datagrams in one direction only, all of the same eight octets, between two dynamic ports.
 
-    The server of the mail sends them, so whoever sent them is the server.
+    The server of the mail sends them to a port on which Outlook listens: who sent first, asks.
     """
     if dialogue.transport != "udp" or min(dialogue.server_port, dialogue.client_port) < _FIRST_DYNAMIC:
         return NOT_THIS
@@ -51,4 +51,4 @@ def inspect_new_mail(dialogue: Dialogue) -> Evidence | Answer:
     contents = {chunk.data for chunk in dialogue.stream(sides[0]).chunks[:_LOOKED_AT]}
     if len(contents) != 1 or len(next(iter(contents))) != _CONTEXT_SIZE:
         return NOT_THIS
-    return Evidence("new-mail", Place(sides[0], 0), sides[0] is Side.TO_SERVER)
+    return Evidence("new-mail", Place(sides[0], 0))

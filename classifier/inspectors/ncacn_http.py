@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from classifier.inspectors import dcerpc
+from classifier.inspectors import dcerpc, epm
 from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Chunk, Dialogue, Evidence, Place, Side, Stream
 
 GREETING: Final = b"ncacn_http/1.0"
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
-    """Read a conversation with an ncacn_http endpoint; it carries interfaces, queries and handouts."""
+    """Read a conversation with an ncacn_http endpoint; protocol `epm` if the endpoint mapper is bound in it."""
     for side in (Side.TO_CLIENT, Side.TO_SERVER):
         head = dialogue.stream(side).head
         if head.startswith(GREETING):
@@ -35,6 +35,8 @@ def _greeted(dialogue: Dialogue, server: Side) -> Evidence:
     found = dcerpc.read_association(to_server, to_client, protocol="ncacn-http")
     if isinstance(found, Answer):
         found = Evidence("ncacn-http")
+    if any(interface.uuid == epm.UUID for interface in found.interfaces):
+        found = replace(found, protocol="epm")
     return replace(found, reversed=server is Side.TO_SERVER, place=Place(server, 0))
 
 

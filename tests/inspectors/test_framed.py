@@ -194,7 +194,7 @@ def test_cluster_heartbeat() -> None:
 
 def test_new_mail() -> None:
     found = _found(inspect(udp([b"\x5a\x81\x23\x99\xfe\x01\x02\x77"] * 2, ports=(1095, 1234))))
-    assert (found.protocol, found.reversed) == ("new-mail", True)
+    assert (found.protocol, found.reversed) == ("new-mail", None)
     assert heartbeat.inspect_new_mail(udp([bytes(8)], [bytes(8)], (1095, 1234))) is NOT_THIS
     assert heartbeat.inspect_new_mail(udp([bytes(8)], ports=(53, 1234))) is NOT_THIS
 

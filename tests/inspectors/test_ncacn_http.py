@@ -15,7 +15,7 @@ def test_queries_behind_the_greeting():
     asked = [bind([(0, EPM, "3.0", [NDR32])]), request(3, map_request())]
     told = [GREETING, ack([(0, NDR32)], address=b"593"), response(map_answer([tower(endpoint=0x1F, port=6001)]))]
     found = ncacn_http.inspect(dialogue(asked, told))
-    assert (found.protocol, found.reversed) == ("ncacn-http", False)
+    assert (found.protocol, found.reversed) == ("epm", False)
     assert [item.uuid for item in found.interfaces] == [EPM]
     assert [query.status for query in found.queries] == [0]
     assert [(item.kind, item.transport, item.port) for item in found.handouts] == [

@@ -66,13 +66,12 @@ class Case:
 
 
 CASES = (
-    Case("TLS names", "OISF+suricata-verify", "*tls*", "tls.sni", (_SNI,), str.lower),
     Case("TLS names of mercury", "cisco+mercury", "*", "tls.sni", (_SNI,), str.lower),
     Case("certificates", "arkime+arkime", "*", "tls.certificate-san", ("x509ce.dNSName",)),
     Case("HTTP methods", "zeek+zeek/testing/btest/Traces/http", "*", "http.method", ("http.request.method",)),
     Case("HTTP paths", "arkime+arkime", "*http*", "http.path", ("http.request.uri",), _path),
     Case("HTTP agents", "arkime+arkime", "*", "http.user-agent", ("http.user_agent",)),
-    Case("HTTP servers", "OISF+suricata-verify", "*http*", "http.server", ("http.server",)),
+    Case("HTTP servers", "arkime+arkime", "*http*", "http.server", ("http.server",)),
     Case("SMTP names", "OISF+suricata-verify", "*smtp*", "smtp.helo", ("smtp.req.parameter",)),
     Case(
         "SMTP senders' verbs",
