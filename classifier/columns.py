@@ -283,7 +283,7 @@ class _Templates:
 
     def _make(self, index: int, best: Announcement | None, hosts: tuple[Known, Known], port: str) -> Iterator[Item]:
         basis, evidence = self.labels[index].basis, self.scene.inspection.evidence(index)
-        if best is not None and "resolved" in basis:
+        if best is not None:
             name = _title(self.scene.rulebook, best.uuid, best.version)
             yield "announcement", best.kind, name, ANNOUNCED if best.conversation >= 0 else None
         if evidence is not None:

@@ -26,6 +26,9 @@ Bytes = NDArray[np.uint8]
 MAX_CALL_KINDS: Final = 32
 """Kinds of calls told apart in one association before every further one counts as new."""
 
+HTTP_GREETING: Final = 14
+"""Octets of "ncacn_http/1.0", which an RPC server says first on its ports for RPC over HTTP ([MS-RPCH] 2.1.2.1.1)."""
+
 WHOLE_NAMES: Final = 0
 TICKETS: Final = 1
 """How DER is cleaned: LDAP's octet strings are names and stay; Kerberos's are cipher text and go."""
@@ -85,16 +88,25 @@ def _clean_hello(b: Bytes, p: int, end: int, client: bool) -> None:
 
 @kernel
 def _clean_tls(b: Bytes, start: int, end: int) -> int:
-    """TLS records: hellos without their random numbers, key exchanges blanked, cut where encryption begins."""
-    p = start
+    """TLS records: hellos without their random numbers, key exchanges blanked, cut where encryption begins.
+
+    Where no handshake was captured the headers of all records stay: they are all that tells TLS.
+    """
+    p, greeted = start, False
     while p + 5 <= end:
         kind, size = b[p], _be(b, p + 3, 2)
         if b[p + 1] != 3 or kind < 20 or kind > 23:
             return end
-        if kind == 20 or kind == 23:
+        encrypted = kind == 20 or kind == 23
+        if encrypted and greeted:
             return p + 1
+        if encrypted:
+            b[p + 5 : min(p + 5 + size, end)] = 0
+            p += 5 + size
+            continue
         if p + 5 + size > end:
             return end
+        greeted |= kind == 22
         at, record_end = p + 5, p + 5 + size
         while kind == 22 and at + 4 <= record_end:
             message, length = b[at], _be(b, at + 1, 3)
@@ -254,7 +266,7 @@ def _clean_ldap(b: Bytes, start: int, end: int) -> int:
 
 @kernel
 def _behind_name(b: Bytes, p: int, end: int) -> int:
-    """Behind a domain name (RFC 1035 section 4.1.4), or -1."""
+    """Behind a domain name (RFC 1035 section 4.1.4), or -1. A pointer into the message's header is no name."""
     for _ in range(128):
         if p >= end:
             return -1
@@ -262,7 +274,7 @@ def _behind_name(b: Bytes, p: int, end: int) -> int:
         if size == 0:
             return p + 1
         if size & 0xC0 == 0xC0:
-            return p + 2 if p + 2 <= end else -1
+            return p + 2 if p + 2 <= end and _be(b, p, 2) >= 0xC00C else -1
         if size & 0xC0:
             return -1
         p += 1 + size
@@ -271,7 +283,7 @@ def _behind_name(b: Bytes, p: int, end: int) -> int:
 
 @kernel
 def _clean_dns(b: Bytes, start: int, end: int) -> int:
-    """One DNS message: its id, and times to live and addresses of answers, if all its records are whole."""
+    """One DNS message: its id and the times to live of its records, if there are any and all are whole."""
     if end - start < 12 or b[start + 4] != 0 or b[start + 5] > 4:
         return end
     questions, records = _be(b, start + 4, 2), _be(b, start + 6, 2) + _be(b, start + 8, 2) + _be(b, start + 10, 2)
@@ -287,16 +299,13 @@ def _clean_dns(b: Bytes, start: int, end: int) -> int:
         if p < 0 or p + 10 > end or p + 10 + _be(b, p + 8, 2) > end:
             return end
         p += 10 + _be(b, p + 8, 2)
-    if p != end:
+    if p != end or p == start + 12:
         return end
     p = answers
     for _ in range(records):
         p = _behind_name(b, p, end)
-        kind, size = _be(b, p, 2), _be(b, p + 8, 2)
-        if kind == 1 or kind == 28:
-            b[p + 4 : p + 8] = 0
-            b[p + 10 : p + 10 + size] = 0
-        p += 10 + size
+        b[p + 4 : p + 8] = 0
+        p += 10 + _be(b, p + 8, 2)
     b[start : start + 2] = 0
     return end
 
@@ -360,9 +369,10 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
     """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures.
 
     Cut behind the last PDU that is more than another call of an operation (or answer) like one before it; of a
-    call that is the first of its like only the header matters, with its protection level in place of lengths.
+    call that is the first of its like only the header matters, with how it is protected in place of its length
+    and what made its signature in place of its hint.
     """
-    p, telling, kinds, last, level_of_last = start, start, 0, start, i64(-1)
+    p, telling, kinds, last, last_trailer = start, start, 0, i64(-1), start
     known = np.empty(MAX_CALL_KINDS, np.int64)
     while p + 16 <= end and b[p] == 5:
         little = b[p + 4] & 0xF0 != 0
@@ -373,14 +383,14 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
         kind, trailer = b[p + 2], p + size - token - 8
         novel = stubs or (kind != 0 and kind != 2) or size < 24 or b[p + 3] & 3 != 3
         if novel:
-            level_of_last = -1
+            last = -1
         else:
-            like = (_be(b, p + 20, 4) << 16) | (kind << 8) | (i64(b[trailer + 1]) if token else 0)
+            like = (_be(b, p + 20, 4) << 24) | (kind << 16) | (_be(b, trailer, 2) if token else 0)
             for i in range(kinds):
                 if known[i] == like:
                     break
             else:
-                novel, last, level_of_last = True, p, like & 0xFF
+                novel, last, last_trailer = True, p, trailer if token else p
                 if kinds < MAX_CALL_KINDS:
                     known[kinds] = like
                     kinds += 1
@@ -395,8 +405,8 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
         if token:
             if opening or kind == 16:
                 _clean_token(b, trailer + 8, p + size)
-            elif kind == 0 or kind == 2:
-                b[trailer + 8 : p + size] = 0
+            elif kind == 0 or kind == 2:  # the first octets say what made it (RFC 4121 4.2.6, [MS-NLMP] 2.2.2.9)
+                b[trailer + 12 : p + size] = 0
         if (kind == 0 or kind == 2) and size >= 24:
             b[p + 16 : p + 20] = 0
             stub_end = trailer if token else p + size
@@ -404,17 +414,19 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
             if stub_end > p + 24 and (sealed or not (stubs or _has_trailer(b, p + 24, stub_end))):
                 b[p + 24 : stub_end] = 0
             elif not sealed and not stubs:
-                novel = True
-                level_of_last = -1
+                novel, last = True, -1
         p += size
         if novel:
             telling = p
     if p < end and b[p] != 5:
         return end
-    if level_of_last >= 0:
+    if last >= 0:
         telling = last + 24
-        b[last + 8 : last + 12] = 0
-        b[last + 8] = level_of_last
+        protected = last_trailer > last
+        for i in range(2):
+            b[last + 8 + i] = b[last_trailer + i] if protected else 0
+        for i in range(4):
+            b[last + 16 + i] = b[last_trailer + 8 + i] if protected else 0
     return telling
 
 
@@ -485,6 +497,8 @@ def clean(b: Bytes, start: int, end: int, tcp: bool, first_call: int, port: int,
         return _clean_tls(b, start, end)
     if tcp and first == 5 and second <= 1:
         return _clean_rpc(b, start, end, first_call, port, stubs)
+    if tcp and _be(b, start, 8) == 0x6E6361636E5F6874 and end - start >= HTTP_GREETING:  # "ncacn_ht"
+        return _clean_rpc(b, start + HTTP_GREETING, end, first_call, -1, stubs)
     if first == 0x30:
         return _clean_ldap(b, start, end)
     if tcp and first == 0 and end - start >= 8 and _be(b, start + 4, 4) == 0xFE534D42:

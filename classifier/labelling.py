@@ -410,4 +410,6 @@ def _condition(said: Said, server: Known, silence: str) -> str | None:
     unnamed_rpc = said.protocol in ("dcerpc", "epm", "ncacn-http") and not (
         said.interfaces or said.offered or said.asked
     )
-    return (said.stopped or silence or None) if unnamed_rpc else None
+    if not unnamed_rpc:
+        return None
+    return next((reason for reason in SILENCES[1:] if reason in (said.stopped, silence)), None)

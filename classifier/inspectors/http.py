@@ -106,12 +106,17 @@ class _Talk:
 
 def opens(client: bytes, server: bytes) -> bool:
     """Whether one side begins with a request line or a status line."""
-    return any(data[:5] == b"HTTP/" or _REQUEST_BEGINS.match(data) for data in (client, server))
+    return _opens(client) or _opens(server)
+
+
+def _opens(data: bytes) -> bool:
+    return bool(data) and (b"HTTP/".startswith(data[:5]) or _REQUEST_BEGINS.match(data) is not None)
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """Read all messages of both sides; after a hole go on where a message begins."""
-    if dialogue.transport != "tcp":
+    chunks = (*dialogue.to_server.chunks, *dialogue.to_client.chunks)
+    if dialogue.transport != "tcp" or not any(_opens(chunk.data) for chunk in chunks):
         return NOT_THIS
     talk = _Talk(Signs(), [])
     requesting = [_read_side(dialogue, side, talk) for side in (Side.TO_SERVER, Side.TO_CLIENT)]

@@ -41,6 +41,8 @@ def _kind(data: bytes, at: int) -> int:
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """Read the messages of both directions."""
     prefix = 4 if dialogue.transport == "tcp" else 0
+    if not opens(dialogue.to_server.head, dialogue.to_client.head):
+        return _undecided(dialogue, prefix)
     signs = Signs()
     asking: bool | None = None
     for side in Side:

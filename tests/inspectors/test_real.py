@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from inspectors import confusion, extraction
 
 from classifier.inspectors import inspect
-from classifier.inspectors.base import Evidence
+from classifier.inspectors.base import Chunk, Evidence, Stream
 
 pytestmark = [
     pytest.mark.skipif(not confusion.REAL.is_dir(), reason="NO REAL CAPTURES: ../shared/captures/real is absent"),
@@ -128,3 +129,29 @@ def test_nothing_is_taken_for_something_else(folder: str) -> None:
             if not (theirs.startswith("TLS") and ours in ("smtp", "pop3", "imap4", "ldap")):
                 wrong.append((capture.name, stream, theirs, ours))
     assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["cisco+mercury", "arkime+arkime"])
+def test_mutated_real_payloads_never_raise(folder: str) -> None:
+    """Octets changed, put in and cut off at random, always the same way (the seed is the folder's name)."""
+    chance = random.Random(folder)
+    for capture in confusion.captures([confusion.REAL / folder]):
+        for talk in extraction.conversations(capture).values():
+            dialogue = talk.dialogue()
+            for _ in range(20):
+                sides = [_mutated(stream, chance) for stream in (dialogue.to_server, dialogue.to_client)]
+                inspect(replace(dialogue, to_server=sides[0], to_client=sides[1]))
+
+
+def _mutated(stream: Stream, chance: random.Random) -> Stream:
+    chunks, at = [], 0
+    for chunk in stream.chunks[:40]:
+        data = bytearray(chunk.data[:4096])
+        for _ in range(chance.randrange(4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        del data[chance.choice((len(data), chance.randrange(len(data)) + 1)) :]
+        at += chance.choice((0, 0, 3))
+        chunks.append(Chunk(at, bytes(data)))
+        at += len(data)
+    return Stream(tuple(chunks), stream.started)
