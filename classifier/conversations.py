@@ -132,19 +132,19 @@ def _is_copy(flow: Record, digest: int, time: int) -> bool:
 
 
 @kernel
-def _tcp(flow: Record, peer: Record, flags: int, sequence: int, acknowledgement: int) -> int:
+def _tcp(flow: Record, peer: Record, store: Store, flags: int, sequence: int, acknowledgement: int) -> int:
     """Follow the sequence numbers of one segment; returns the sequence number of its first payload byte."""
     following = i64(u32(sequence + 1)) if flags & SYN else i64(sequence)
     if flags & SYN:
         flow.flags |= SENT_SYN_ACK if flags & ACK else SENT_SYN
         flow.initial_sequence = sequence
-        start_of_stream(flow, following)
+        start_of_stream(flow, store, following)
     elif flow.flags & BASED == 0:
         flow.next_sequence = following
         flow.flags |= BASED
     if flags & ACK and not flags & RST:
         if flags & SYN:
-            start_of_stream(peer, acknowledgement)
+            start_of_stream(peer, store, acknowledgement)
         elif peer.flags & BASED == 0:
             peer.next_sequence = acknowledgement
             peer.flags |= BASED
@@ -245,7 +245,7 @@ def fill(
         flow.flags |= SEEN
         length = i64(payload_length[row])
         if kind == TCP:
-            sequence = _tcp(flow, peer, flags, sequence, acknowledgement)
+            sequence = _tcp(flow, peer, store, flags, sequence, acknowledgement)
             if length == 0:
                 continue
             offset = segment_arrived(flow, store, sequence, length)

@@ -426,7 +426,8 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
         for i in range(2):
             b[last + 8 + i] = b[last_trailer + i] if protected else 0
         for i in range(4):
-            b[last + 16 + i] = b[last_trailer + 8 + i] if protected else 0
+            at = last_trailer + 8 + i
+            b[last + 16 + i] = b[at] if protected and at < end else 0
     return telling
 
 

@@ -55,6 +55,9 @@ SPAN_WINDOW_NS: Final = 10 * 10**6
 MAX_HOLES: Final = 1_000_000
 """Gaps remembered at a time in all TCP streams together, waiting for late segments."""
 
+MAX_HOLES_SEARCHED: Final = 1024
+"""Newest gaps of a stream that a late segment may close; reordering leaves a handful, an attacker a million."""
+
 # ---- first bytes ------------------------------------------------------------------------
 ARENA: Final = 256 * MIB
 """First bytes kept of all conversations together."""

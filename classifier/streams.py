@@ -11,6 +11,7 @@ Knows openings of protocols only to decide how much is worth keeping; what they 
 from __future__ import annotations
 
 import mmap
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -116,16 +117,6 @@ def distance(later: int, earlier: int) -> int:
 
 
 @kernel
-def start_of_stream(flow: Record, sequence: int) -> None:
-    """The stream's first byte has this sequence number: a SYN or a SYN-ACK's acknowledgement said so."""
-    if flow.flags & BASED == 0:
-        flow.next_sequence = sequence
-    elif flow.flags & STARTED == 0:
-        flow.start_offset = flow.next_offset + distance(sequence, flow.next_sequence)
-    flow.flags |= BASED | STARTED
-
-
-@kernel
 def _open_hole(flow: Record, store: Store, start: int, end: int) -> None:
     counters = store.counters
     if counters[FREE_HOLE] != 0:
@@ -146,7 +137,9 @@ def _open_hole(flow: Record, store: Store, start: int, end: int) -> None:
 def _fill_holes(flow: Record, store: Store, start: int, end: int) -> int:
     """Close what [start, end) covers of the flow's holes; returns how many bytes that were."""
     filled, previous, number = 0, 0, i64(flow.hole)
-    while number != 0:
+    for _ in range(limits.MAX_HOLES_SEARCHED):
+        if number == 0:
+            break
         hole = store.holes[number - 1]
         following = i64(hole.next)
         low, high = max(start, hole.start), min(end, hole.end)
@@ -173,6 +166,27 @@ def _fill_holes(flow: Record, store: Store, start: int, end: int) -> int:
 
 
 @kernel
+def _starts_earlier(flow: Record, store: Store, offset: int) -> None:
+    """The stream begins at offset, before what was seen of it: what lies between is a gap until it arrives."""
+    _open_hole(flow, store, offset, flow.start_offset)
+    flow.missed += flow.start_offset - offset
+    flow.start_offset = offset
+
+
+@kernel
+def start_of_stream(flow: Record, store: Store, sequence: int) -> None:
+    """The stream's first byte has this sequence number: a SYN or a SYN-ACK's acknowledgement said so."""
+    if flow.flags & BASED == 0:
+        flow.next_sequence = sequence
+    elif flow.flags & STARTED == 0:
+        offset = flow.next_offset + distance(sequence, flow.next_sequence)
+        if offset < flow.start_offset:
+            _starts_earlier(flow, store, offset)
+        flow.start_offset = offset
+    flow.flags |= BASED | STARTED
+
+
+@kernel
 def segment_arrived(flow: Record, store: Store, sequence: int, length: int) -> int:
     """Account for payload bytes at a sequence number: gaps opened and closed.
 
@@ -183,19 +197,16 @@ def segment_arrived(flow: Record, store: Store, sequence: int, length: int) -> i
     offset, end = flow.next_offset + ahead, flow.next_offset + ahead + length
     if ahead > 1 << 30:
         return nothing
+    if flow.flags & STARTED == 0 and -limits.MAX_BEFORE_START <= offset < flow.start_offset:
+        _starts_earlier(flow, store, offset)
     if ahead > 0:
         _open_hole(flow, store, flow.next_offset, offset)
         flow.missed += ahead
     elif ahead < 0:
         filled = _fill_holes(flow, store, offset, min(end, flow.next_offset)) if flow.hole != 0 else 0
         flow.missed -= filled
-        before_first = flow.flags & STARTED == 0 and offset < flow.start_offset
-        if before_first and offset >= -limits.MAX_BEFORE_START:
-            flow.start_offset = offset
-        elif filled == 0:
-            if end <= flow.next_offset:
-                return nothing
-            offset = flow.next_offset
+        if filled == 0 and end <= flow.next_offset:
+            return nothing
     if end > flow.next_offset:
         flow.next_sequence = u32(i64(flow.next_sequence) + (end - flow.next_offset))
         flow.next_offset = end
@@ -467,33 +478,42 @@ def read_stream(store: Store, number: int, kind: int) -> Stream:
 
 
 def _runs(store: Store, number: int, start: int, kind: int) -> list[Run]:
-    """The flow's segments, cut so that none overlaps one that arrived before it."""
+    """The flow's segments from the stream's start on, cut so that none overlaps another."""
     segments = []
     while number:
         segment = store.segments[number - 1]
         offset, arena, _frame, _time, length, number = segment.item()
-        segments.append(Run(offset - start, length, arena))
+        before = max(start - offset, 0)
+        if before < length:
+            segments.append(Run(offset - start + before, length - before, arena + before))
     in_order = all(one.offset + one.length <= other.offset for one, other in pairwise(segments))
-    if in_order or kind == UDP:
-        return segments
-    kept: list[Run] = []
-    for segment in segments:
-        kept.extend(_uncovered(segment, kept))
-    return sorted(kept)
+    return segments if in_order or kind == UDP else _first_arrivals(segments)
 
 
-def _uncovered(run: Run, earlier: list[Run]) -> list[Run]:
-    """The pieces of run that no earlier one covers."""
-    pieces = [(run.offset, run.offset + run.length)]
-    for other in earlier:
-        low, high = other.offset, other.offset + other.length
-        pieces = [
-            (begin, end)
-            for start, stop in pieces
-            for begin, end in ((start, min(stop, low)), (max(start, high), stop))
-            if begin < end
-        ]
-    return [Run(low, high - low, run.arena + low - run.offset) for low, high in pieces]
+def _first_arrivals(segments: list[Run]) -> list[Run]:
+    """Runs in the stream's order from segments in order of arrival: the first that brings a byte counts.
+
+    One sweep along the stream; covering is a heap of the segments that reach it, the earliest on top.
+    """
+    beginning = sorted(range(len(segments)), key=lambda arrival: segments[arrival].offset)
+    beginning.reverse()
+    covering: list[int] = []
+    runs: list[Run] = []
+    at = 0
+    while beginning or covering:
+        if not covering:
+            at = max(at, segments[beginning[-1]].offset)
+        while beginning and segments[beginning[-1]].offset <= at:
+            heappush(covering, beginning.pop())
+        run = segments[covering[0]]
+        end = run.offset + run.length
+        if end <= at:
+            heappop(covering)
+            continue
+        stop = min(end, segments[beginning[-1]].offset) if beginning else end
+        runs.append(Run(at, stop - at, run.arena + at - run.offset))
+        at = stop
+    return runs
 
 
 def _chunks(arena: NDArray[np.uint8], runs: list[Run], kind: int) -> tuple[Chunk, ...]:
