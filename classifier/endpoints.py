@@ -5,31 +5,40 @@ out a port is entered here, from any conversation of the capture set; conversati
 answered from it. The server is the TCP peer that answered, not the address written in a tower (NAT,
 0.0.0.0, cluster names): the written one is only an alias to fall back on.
 
-An entry holds as long as nothing contradicts it: an answer for the same interface on the same server that
-no longer names the port ends it (a restart), and one before it that named another port is where it may
-have begun. reference: [C706] appendix O (endpoint mapper), [MS-RPCE] 2.2.1.2, [MS-DCOM] 3.1.2.5.1.
+An entry holds as long as nothing contradicts it: an answer of the endpoint mapper for the same interface on
+the same server that no longer names the port ends it (a restart), and one before it that named another port
+is where it may have begun. reference: [C706] appendix O (endpoint mapper), [MS-RPCE] 2.2.1.2, [MS-DCOM] 3.1.2.5.1.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from classifier.errors import UsageError
-from classifier.limits import MAX_ANNOUNCEMENTS
+from classifier.limits import MAX_ANNOUNCEMENTS, MAX_TOLD_OF_PORT
 from classifier.model import RESOLUTION_KINDS
 
 PREFERENCE: Final = {kind: rank for rank, kind in enumerate(RESOLUTION_KINDS)}
 NEVER: Final = 2**63 - 1
 
+MAPPER_ANSWERS: Final = frozenset({"ept_map", "ept_lookup"})
+"""Kinds that name every port of an interface that the server has at that time: what they leave out is gone."""
+
 Endpoint = tuple[str, str, int]
 """(server address, transport, port)."""
+
+Told = tuple[str, str, str, str]
+"""(who said it, kind, uuid, version): announcements of a port that differ only in when they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Announcement:
     server: address of the peer that said so; kind: `model.ResolutionKind`; time: nanoseconds since 1970 UTC;
     uuid, version: "" where no interface is involved; address: what the announcement itself names, "" if
     nothing; frame: ordinal in the run, 0 for one from a file; conversation: its index in the run, -1 for
-    one from a file.
+    one from a file; learnt_as: the kind under which an earlier run learnt it, "" for one of this run.
     """
 
     server: str
@@ -53,11 +62,22 @@ class Announcement:
     conversation: int = -1
     address: str = ""
     annotation: str = ""
+    learnt_as: str = ""
 
     @property
     def endpoint(self) -> Endpoint:
         """What it is filed under."""
         return self.server, self.transport, self.port
+
+    @property
+    def told(self) -> Told:
+        """What it shares with those that repeat it."""
+        return self.server, self.kind, self.uuid, self.version
+
+    @property
+    def first_kind(self) -> str:
+        """What handed it out, in whichever run that was."""
+        return self.learnt_as or self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +93,13 @@ class Entry:
 class EndpointMap:
     """Learn with `add`, then `settle` once, then ask.
 
-    refused: announcements beyond limits.MAX_ANNOUNCEMENTS.
+    refused: announcements beyond limits.MAX_ANNOUNCEMENTS, and of a port beyond limits.MAX_TOLD_OF_PORT.
     """
 
     announcements: list[Announcement] = field(default_factory=list)
     refused: int = 0
-    _at: dict[Endpoint, list[Entry]] = field(default_factory=dict)
-    _aliases: dict[Endpoint, list[Entry]] = field(default_factory=dict)
+    _at: _Filed = field(default_factory=dict)
+    _aliases: _Filed = field(default_factory=dict)
 
     def add(self, announcements: Iterable[Announcement]) -> None:
         """Take in what was handed out. Entries are ready after `settle`."""
@@ -91,16 +111,15 @@ class EndpointMap:
 
     def settle(self) -> None:
         """Work out how long each announcement holds. The order in which they came does not matter."""
-        self._at, self._aliases = defaultdict(list), defaultdict(list)
+        self._at, self._aliases = {}, {}
         by_interface: dict[tuple[str, str, str], list[Announcement]] = defaultdict(list)
         for announcement in sorted(set(self.announcements), key=_order):
             by_interface[announcement.server, announcement.transport, announcement.uuid].append(announcement)
-        for group in by_interface.values():
-            for entry in _held(group):
-                self._at[entry.announcement.endpoint].append(entry)
-                alias = entry.announcement.address
-                if alias and alias != entry.announcement.server and not _unspecified(alias):
-                    self._aliases[alias, entry.announcement.transport, entry.announcement.port].append(entry)
+        for entry in chain.from_iterable(map(_held, by_interface.values())):
+            said = entry.announcement
+            self.refused += not _file(self._at, said.endpoint, entry)
+            if said.address not in ("", said.server) and not _unspecified(said.address):
+                _file(self._aliases, (said.address, said.transport, said.port), entry)
 
     @property
     def endpoints(self) -> Iterable[Endpoint]:
@@ -112,25 +131,23 @@ class EndpointMap:
         key = (server, transport, port)
         return key in self._at or key in self._aliases
 
-    def at(self, server: str, transport: str, port: int, time: int, *, asking: int = -1) -> list[Entry]:
-        """What held on this port at that time, best first.
+    def at(self, server: str, transport: str, port: int, time: int, *, asking: int | None = None) -> list[Entry]:
+        """What held on this port at that time, best first; of what was told several times, the nearest.
 
         asking: index of the conversation that wants to know; what it said itself is left out.
         Order: kind (`model.RESOLUTION_KINDS`), then the last one before that time, then the first one after.
         """
         key = (server, transport, port)
-        entries = self._at.get(key) or self._aliases.get(key) or []
-        fitting = [
-            entry
-            for entry in entries
-            if entry.since <= time < entry.until and entry.announcement.conversation != asking
-        ]
-        return sorted(fitting, key=lambda entry: _nearness(entry.announcement, time))
+        filed = self._at.get(key) or self._aliases.get(key) or {}
+        nearest = (_nearest(entries, time, asking) for entries in filed.values())
+        return sorted(
+            (entry for entry in nearest if entry is not None), key=lambda entry: _nearness(entry.announcement, time)
+        )
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, by server, port and time."""
-        for _, entries in sorted(self._at.items(), key=lambda item: item[0]):
-            yield from entries
+        for endpoint in sorted(self._at):
+            yield from sorted(chain(*self._at[endpoint].values()), key=lambda entry: _order(entry.announcement))
 
     @classmethod
     def load(cls, path: Path) -> EndpointMap:
@@ -139,53 +156,114 @@ class EndpointMap:
         Raises UsageError with the line that can't be read.
         """
         learnt = cls()
-        if not path.exists():
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
             return learnt
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"can't read endpoint map {path}: {error}") from error
+        for number, line in enumerate(lines, 1):
             try:
-                learnt.add([_from_record(json.loads(line))])
-            except (ValueError, KeyError, TypeError) as error:
+                learnt.add([_from_record(json.loads(line))] if line.strip() else [])
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}:{number}: not an entry of an endpoint map: {error}") from error
         return learnt
 
     def save(self, path: Path) -> None:
-        """Write what is known as JSON lines, the newest of each (server, transport, port, interface)."""
-        newest: dict[tuple[str, str, int, str], Announcement] = {}
-        for announcement in sorted(self.announcements, key=_order):
-            newest[*announcement.endpoint, announcement.uuid] = announcement
+        """Write what is known as JSON lines, the newest of each (server, transport, port, interface, kind)."""
+        newest: dict[tuple[str | int, ...], Announcement] = {}
+        for said in sorted(self.announcements, key=_order):
+            newest[*said.endpoint, said.uuid, said.version, said.first_kind] = said
         lines = [json.dumps(_to_record(announcement)) for announcement in newest.values()]
         partial = path.with_name(path.name + ".part")
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         partial.replace(path)
 
 
+_Filed = dict[Endpoint, dict[Told, list[Entry]]]
+"""Entries of each port by what they tell, each list by time."""
+
+
+_everything = attrgetter(*(each.name for each in fields(Announcement)))
+
+
 def _order(announcement: Announcement) -> tuple[Any, ...]:
-    return (
-        announcement.time,
-        PREFERENCE[announcement.kind],
-        announcement.endpoint,
-        announcement.uuid,
-        announcement.frame,
-    )
+    """By time; total, so that the order in which announcements came is forgotten."""
+    return announcement.time, PREFERENCE[announcement.kind], announcement.frame, _everything(announcement)
 
 
-def _held(group: list[Announcement]) -> Iterator[Entry]:
+def _file(filed: _Filed, endpoint: Endpoint, entry: Entry) -> bool:
+    """Put an entry with those of its port; False if too much was told of it already."""
+    at_port = filed.setdefault(endpoint, {})
+    told = entry.announcement.told
+    if told not in at_port and len(at_port) >= MAX_TOLD_OF_PORT:
+        return False
+    at_port.setdefault(told, []).append(entry)
+    return True
+
+
+# ---- how long an announcement holds ----------------------------------------------------------
+
+
+def _held(group: Sequence[Announcement]) -> Iterator[Entry]:
     """Entries of one interface on one server: how long each holds. group: by time."""
-    answers: dict[int, set[int]] = defaultdict(set)
-    for announcement in group:
-        if announcement.kind in ("ept_map", "ept_lookup", "endpoint-map-file"):
-            answers[announcement.time].add(announcement.port)
+    answers = _answers(group)
     times = sorted(answers)
+    runs: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for index, time in enumerate(times):
+        for port in answers[time]:
+            adjacent = runs[port] and runs[port][-1][1] == index - 1
+            runs[port].append((runs[port].pop()[0] if adjacent else index, index))
     for announcement in group:
-        place = bisect_left(times, announcement.time)
-        earlier = (t for t in reversed(times[:place]) if announcement.port not in answers[t])
-        later = (t for t in times[place:] if t > announcement.time and announcement.port not in answers[t])
-        yield Entry(announcement, next(earlier, -NEVER), next(later, NEVER))
+        own = runs[announcement.port]
+        before, _ = _run_around(own, bisect_left(times, announcement.time) - 1)
+        _, after = _run_around(own, bisect_right(times, announcement.time))
+        since = times[before - 1] if before > 0 else -NEVER
+        yield Entry(announcement, since, times[after + 1] if after + 1 < len(times) else NEVER)
 
 
-def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, str]:
+def _answers(group: Iterable[Announcement]) -> dict[int, set[int]]:
+    """Ports that the endpoint mapper named, by the time of its answer.
+
+    A lookup lists an interface's ports over several calls, which do not contradict each other: all that
+    one conversation looked up is taken for one answer, at the time of the last.
+    """
+    answers: dict[int, set[int]] = defaultdict(set)
+    looked_up: dict[int, list[Announcement]] = defaultdict(list)
+    for announcement in group:
+        if announcement.first_kind == "ept_lookup":
+            looked_up[announcement.conversation].append(announcement)
+        elif announcement.first_kind in MAPPER_ANSWERS:
+            answers[announcement.time].add(announcement.port)
+    for listed in looked_up.values():
+        answers[listed[-1].time].update(announcement.port for announcement in listed)
+    return answers
+
+
+def _run_around(runs: Sequence[tuple[int, int]], index: int) -> tuple[int, int]:
+    """First and last of the run that an index lies in; where it is in none, the empty one that begins behind it
+    and ends before it."""
+    place = bisect_right(runs, (index, NEVER)) - 1
+    return runs[place] if place >= 0 and runs[place][1] >= index else (index + 1, index - 1)
+
+
+def _nearest(entries: Sequence[Entry], time: int, asking: int | None) -> Entry | None:
+    """The last one told before that time, else the first after it, of those that held then and are not the asker's.
+
+    Entries of one list begin and end in the order of their times, so no others can hold where these two don't.
+    """
+    place = bisect_right(entries, time, key=lambda entry: entry.announcement.time)
+    for indexes in (range(place - 1, -1, -1), range(place, len(entries))):
+        others = (entries[index] for index in indexes if entries[index].announcement.conversation != asking)
+        entry = next(others, None)
+        if entry is not None and entry.since <= time < entry.until:
+            return entry
+    return None
+
+
+def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, Told]:
     after = announcement.time > time
-    return PREFERENCE[announcement.kind], after, abs(announcement.time - time), announcement.uuid
+    return PREFERENCE[announcement.kind], after, abs(announcement.time - time), announcement.told
 
 
 def _unspecified(address: str) -> bool:
@@ -196,21 +274,49 @@ def _unspecified(address: str) -> bool:
     return parsed.is_unspecified or parsed.is_loopback
 
 
+# ---- the file ----------------------------------------------------------------------------------
+
+
 def _to_record(announcement: Announcement) -> dict[str, Any]:
-    record = asdict(announcement)
-    del record["frame"], record["conversation"]
+    record = asdict(announcement) | {"kind": announcement.first_kind}
+    for name in ("frame", "conversation", "learnt_as"):
+        del record[name]
     return record
 
 
-def _from_record(record: dict[str, Any]) -> Announcement:
-    """Checks what a file says; its kind becomes `endpoint-map-file`, whatever it was when it was learnt."""
-    port, time, transport = int(record["port"]), int(record["time"]), str(record["transport"])
-    if not 0 < port < 65_536 or transport not in ("tcp", "udp"):
-        raise ValueError(f"port {port}/{transport}")
-    server = str(ipaddress.ip_address(record["server"]))
-    uuid, version, address, annotation = (
-        str(record.get(name, "")) for name in ("uuid", "version", "address", "annotation")
-    )
+def _from_record(record: object) -> Announcement:
+    """Checks what a file says; its kind becomes `endpoint-map-file`, what it was when it was learnt is kept beside."""
+    if not isinstance(record, dict):
+        raise ValueError("no JSON object")
+    transport = _text(record, "transport")
+    if transport not in ("tcp", "udp"):
+        raise ValueError(f"transport {transport!r}")
+    kind, uuid = _text(record, "kind") or "endpoint-map-file", _text(record, "uuid")
+    if kind not in PREFERENCE:
+        raise ValueError(f"kind {kind!r}")
     return Announcement(
-        server, transport, port, uuid, version, "endpoint-map-file", time, address=address, annotation=annotation
+        server=str(ipaddress.ip_address(_text(record, "server"))),
+        transport=transport,
+        port=_whole(record, "port", 1, 65_535),
+        uuid=str(UUID(uuid)) if uuid else "",
+        version=_text(record, "version"),
+        kind="endpoint-map-file",
+        time=_whole(record, "time", -NEVER, NEVER),
+        address=_text(record, "address"),
+        annotation=_text(record, "annotation"),
+        learnt_as=kind,
     )
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    value = record.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} {value!r} is no text")
+    return value
+
+
+def _whole(record: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = record.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} {value!r}")
+    return value

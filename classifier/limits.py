@@ -20,6 +20,12 @@ MAX_PACKET: Final = 256 * KIB
 MAX_BLOCK: Final = 16 * MIB
 """Largest pcapng block believed; longer ones are damage."""
 
+MAX_PACKET_BLOCK: Final = 512 * KIB
+"""Largest pcapng block believed to hold a packet: the largest packet and as much again of options."""
+
+MAX_DAMAGES: Final = 100
+"""Damaged places listed of one capture; nobody reads on, and a hostile one has millions."""
+
 MAX_INTERFACES: Final = 4096
 """Interfaces in one pcapng section."""
 
@@ -154,6 +160,9 @@ MAX_PIPES: Final = 256
 # ---- endpoint map -----------------------------------------------------------------------
 MAX_ANNOUNCEMENTS: Final = 1_000_000
 """Announcements of ports kept in one endpoint map."""
+
+MAX_TOLD_OF_PORT: Final = 256
+"""Different things told of one port (kind and interface); a busy svchost serves some dozens of interfaces on one."""
 
 # ---- output -----------------------------------------------------------------------------
 RENDER_ROWS: Final = 4096

@@ -63,7 +63,9 @@ def told(found: object) -> object:
 
 def differences(path: Path) -> list[tuple[object, object]]:
     pairs = [(dialogue, cleaned(dialogue)) for dialogue in dialogues(path)]
-    both = [(told(inspectors.inspect(one)), told(inspectors.inspect(other))) for one, other in pairs if other is not None]
+    both = [
+        (told(inspectors.inspect(one)), told(inspectors.inspect(other))) for one, other in pairs if other is not None
+    ]
     return [(one, other) for one, other in both if one != other]
 
 

@@ -86,7 +86,11 @@ def test_any_segments_in_any_order(tmp_path: Path, pieces: list[tuple[int, int]]
 
 
 def test_the_first_of_two_versions_counts(tmp_path: Path) -> None:
-    packets = [segment(True, 0, "S"), segment(True, 4, "A", b"XYZ", number=2), segment(True, 1, "A", b"abcdef", number=3)]
+    packets = [
+        segment(True, 0, "S"),
+        segment(True, 4, "A", b"XYZ", number=2),
+        segment(True, 1, "A", b"abcdef", number=3),
+    ]
     stream = read_stream(read(tmp_path / "x.pcap", packets).store, 0, 6)
     assert stream.head == b"abcXYZ"
 
@@ -117,7 +121,11 @@ def test_connection_states_are_zeeks(tmp_path: Path, state: str) -> None:
 
 def test_a_new_syn_begins_a_new_conversation_and_a_repeated_one_does_not(tmp_path: Path) -> None:
     again = [segment(True, 9000, "S", number=7), segment(True, 9001, "A", b"second", number=8)]
-    first = [segment(True, 0, "S", number=1), segment(True, 0, "S", number=2), segment(True, 1, "A", b"first", number=3)]
+    first = [
+        segment(True, 0, "S", number=1),
+        segment(True, 0, "S", number=2),
+        segment(True, 1, "A", b"first", number=3),
+    ]
     table = read(tmp_path / "x.pcap", first + again)
     assert table.count == 2
     assert [read_stream(table.store, 2 * index, 6).head for index in (0, 1)] == [b"first", b"second"]

@@ -95,7 +95,7 @@ class PcapSource:
                 MAX_PACKET, window.columns,
             )  # fmt: skip
             if rows:
-                yield PacketBatch(window.data, window.columns, rows, frame)
+                yield window.batch(rows, frame)
                 frame += rows
             if broken:
                 self._damaged(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from classifier.compiled import i64, kernel, u64
 from classifier.errors import Damage
-from classifier.limits import MAX_BLOCK, MAX_INTERFACES, MAX_PACKET
+from classifier.limits import MAX_BLOCK, MAX_DAMAGES, MAX_INTERFACES, MAX_PACKET, MAX_PACKET_BLOCK
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
 from classifier.sources.reading import Window, word
 
@@ -88,16 +88,17 @@ def index_blocks(
         if kind in (SECTION_HEADER, INTERFACE):
             return row, position, DEFINITION, last_time
         length = word(data, position + 4, big_endian)
-        if length < 12 or length > MAX_BLOCK:
+        packet = kind in (ENHANCED_PACKET, SIMPLE_PACKET, PACKET)
+        if length < 12 or length > (MAX_PACKET_BLOCK if packet else MAX_BLOCK):
             return row, position, BROKEN, last_time
         length = (length + 3) & ~3
-        if length > len(data) // 2:
+        if length > MAX_PACKET_BLOCK:
             return row, position, LONG, last_time
         if position + length > end:
             break
         if word(data, position + length - 4, big_endian) != word(data, position + 4, big_endian):
             return row, position, BROKEN, last_time
-        if kind in (ENHANCED_PACKET, SIMPLE_PACKET, PACKET):
+        if packet:
             body, size = position + 8, length - 12
             interface, header = 0, 20
             if kind == SIMPLE_PACKET:
@@ -139,10 +140,13 @@ def next_block(data: NDArray[np.uint8], start: int, end: int, big_endian: bool) 
         kind = word(data, position, big_endian)
         if kind != SECTION_HEADER and (kind == 0 or kind > 10):
             continue
-        length = word(data, position + 4, big_endian)
+        order = big_endian
+        if kind == SECTION_HEADER:  # says its byte order itself
+            order = word(data, position + 8, True) == BYTE_ORDER_MAGIC
+        length = word(data, position + 4, order)
         if length < 12 or length & 3 or position + length > end:
             continue
-        if word(data, position + length - 4, big_endian) == length:
+        if word(data, position + length - 4, order) == length:
             return position
     return -1
 
@@ -165,6 +169,7 @@ class PcapngSource:
     _big_endian: bool = False
     _section: SectionInterfaces = field(default_factory=_empty_interfaces)
     _defined: int = 0
+    _told: int = 0
 
     def batches(self) -> Iterator[PacketBatch]:
         """The packets in file order, over all sections. Damaged blocks are told and stepped over."""
@@ -176,13 +181,11 @@ class PcapngSource:
                 window.columns,
             )  # fmt: skip
             if rows:
-                yield PacketBatch(window.data, window.columns, rows, frame)
+                yield window.batch(rows, frame)
                 frame += rows
             if stop != MORE:
                 if not self._special(stop):
                     return
-                if rows:  # the yielded columns are in use: go on in the next buffer
-                    window.advance()
             elif not window.advance() and not rows:
                 break
         if window.available:
@@ -250,11 +253,9 @@ class PcapngSource:
         self._section.offset_s[row] = max(-(2**33), min(offset_s, 2**33))
 
     def _step_over_long(self) -> bool:
-        """A block longer than half a buffer (a gathering of secrets or names) holds no packet: skip it."""
+        """A block longer than any with a packet in it (a gathering of secrets or names): skip it."""
         window = self.window
         length = (self._word(window.start + 4) + 3) & ~3
-        if self._word(window.start) in (ENHANCED_PACKET, SIMPLE_PACKET, PACKET):
-            self._damaged("packet block longer than any packet; stepped over")
         if window.skip(length) < length:
             self._damaged("cut short in a long block")
             return False
@@ -279,4 +280,8 @@ class PcapngSource:
         )
 
     def _damaged(self, reason: str) -> None:
-        self.damages.append(Damage(self.name, self.window.offset, reason))
+        self._told += 1
+        if self._told < MAX_DAMAGES:
+            self.damages.append(Damage(self.name, self.window.offset, reason))
+        elif self._told == MAX_DAMAGES:
+            self.damages.append(Damage(self.name, self.window.offset, f"{reason}; further damage is not listed"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from classifier.compiled import i64, inlined
 from classifier.limits import READ_BLOCK
-from classifier.packets import BATCH_ROWS, PacketColumns
+from classifier.packets import BATCH_ROWS, PacketBatch, PacketColumns
 
 RING = 4
 """Buffers in turn: one being filled, one waiting, one in use, one just left."""
@@ -40,13 +40,16 @@ class Window:
     data[start:end] are the bytes at hand; position is the input's offset of data[0].
     """
 
-    __slots__ = ("_buffers", "_columns", "_input", "_turn", "columns", "data", "end", "finished", "position", "start")
+    __slots__ = (
+        "_buffers", "_columns", "_columns_turn", "_input", "_turn", "columns", "data", "end", "finished", "position",
+        "start",
+    )  # fmt: skip
 
     def __init__(self, readable: Readable, capacity: int = READ_BLOCK) -> None:
         self._input = readable
         self._buffers = [np.empty(capacity, np.uint8) for _ in range(RING)]
         self._columns = [PacketColumns.empty(BATCH_ROWS) for _ in range(RING)]
-        self._turn = 0
+        self._turn = self._columns_turn = 0
         self.data: NDArray[np.uint8] = self._buffers[0]
         self.columns = self._columns[0]
         self.start = self.end = 0
@@ -63,11 +66,18 @@ class Window:
         """How many bytes are at hand."""
         return self.end - self.start
 
-    def advance(self) -> bool:
-        """Turn to the next buffer: keep the rest, read on behind it. False when nothing new came.
+    def batch(self, rows: int, first_frame: int) -> PacketBatch:
+        """The rows filled in columns; the next ones go into other columns.
 
-        Arrays handed out before stay valid for RING - 1 further calls.
+        What was handed out stays valid for RING - 1 further batches, or buffers.
         """
+        filled = self.columns
+        self._columns_turn = (self._columns_turn + 1) % RING
+        self.columns = self._columns[self._columns_turn]
+        return PacketBatch(self.data, filled, rows, first_frame)
+
+    def advance(self) -> bool:
+        """Turn to the next buffer: keep the rest, read on behind it. False when nothing new came."""
         rest = self.data[self.start : self.end]
         self._turn = (self._turn + 1) % RING
         fresh = self._buffers[self._turn]
@@ -75,7 +85,7 @@ class Window:
             fresh = self._buffers[self._turn] = np.empty(4 * len(rest), np.uint8)
         fresh[: len(rest)] = rest
         self.position += self.start
-        self.data, self.columns = fresh, self._columns[self._turn]
+        self.data = fresh
         self.start, self.end = 0, len(rest)
         return self._fill()
 
