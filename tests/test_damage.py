@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 import classifier
 from classifier.cli import exflow
+from classifier.pipeline import assemble
+from classifier.sources import CaptureSet
 
 SHIPPED = Path(__file__).parents[1] / "captures"
 PCAP = SHIPPED / "row-cas-to-mailbox.pcap"
@@ -42,10 +44,10 @@ def test_every_prefix_gives_what_is_whole(path: Path, tmp_path: Path) -> None:
     for cut in sorted(cutter.randrange(len(capture)) for _ in range(100)):
         part = tmp_path / "part"
         part.write_bytes(capture[:cut])
-        result = classifier.classify(part)
-        assert result.counters["packets"] == packets_whole(capture, cut), cut
-        assert len(result.damages) == (0 if cut >= 28 and boundary(capture, cut) else 1), cut
-        for damage in result.damages:
+        captures = CaptureSet.of([part])
+        assert assemble(captures, jobs=1).packets == packets_whole(capture, cut), cut
+        assert len(captures.damages) == (0 if cut >= 28 and boundary(capture, cut) else 1), cut
+        for damage in captures.damages:
             assert damage.file == str(part)
             assert 0 <= damage.byte <= cut
 

@@ -317,7 +317,7 @@ def test_progress_ends_where_the_bytes_end(tmp_path: Path) -> None:
 # ---- the whole way ---------------------------------------------------------------------------
 
 
-COMMAND = [sys.executable, "-c", "from classifier.cli import main; main()", "classify", "--format", "csv"]
+COMMAND = [sys.executable, "-c", "from classifier.cli import main; main()", "classify", "--format", "jsonl"]
 
 
 def test_standard_input_by_a_few_bytes_at_a_time() -> None:

@@ -47,7 +47,7 @@ EXCHANGE = {
 """The captures that hold Exchange, and the protocol of the one conversation in each that is it."""
 
 KEY_IS_WRONG_ABOUT_INTERFACES = {
-    # Frame 59 is a big-endian bind_ack (data representation 00 00 00 00) whose result word is 00 00, accepted, while
+    # Frame 60 is a big-endian bind_ack (data representation 00 00 00 00) whose result word is 00 00, accepted, while
     # its transfer syntax keeps the little-endian bytes 04 5d 88 8a ...: tshark shows an unknown syntax and the key
     # takes that for a refusal. The result decides, not the syntax (C706 section 12.6.3.1).
     ("real/arkime+arkime/tests/pcap/dcerpc_synthetic.pcap", "tcp.8"): {"df1941c5-fe89-4e79-bf10-463657acf44d"},
@@ -318,7 +318,12 @@ def without_announcement(seen: dict[str, Any]) -> dict[str, Any]:
     return seen | {"origin": (None, None)}
 
 
-CHANGED = {"ipv6": in_ipv6, "ipv6-hbh": in_ipv6, "epm-answer-lost": without_announcement, "no-epm": without_announcement}
+CHANGED = {
+    "ipv6": in_ipv6,
+    "ipv6-hbh": in_ipv6,
+    "epm-answer-lost": without_announcement,
+    "no-epm": without_announcement,
+}
 """Variants that change the picture, and how."""
 
 HALVES = {"snap68", "snap96", "oneway-from-low-port", "oneway-to-low-port"}
@@ -330,7 +335,11 @@ WRAPPED = {row["variant"]: row for row in key("wrapped.csv")}
 def test_base_of_the_envelopes(answers: Answers) -> None:
     talks = answers[BASE].talks
     assert {row["base"] for row in WRAPPED.values()} == {BASE}
-    assert [(talk["server_port"], talk["protocol"]) for talk in talks] == [(135, "epm"), (49683, "dcerpc"), (445, "smb")]
+    assert [(talk["server_port"], talk["protocol"]) for talk in talks] == [
+        (135, "epm"),
+        (49683, "dcerpc"),
+        (445, "smb"),
+    ]
     assert (talks[1]["resolved_by"]["kind"], talks[1]["resolved_by"]["frame"]) == ("ept_map", 4)
 
 
