@@ -8,15 +8,19 @@
 The house, in the order in which its rooms may import each other:
 
     errors limits model fields   the exceptions, every bound, the nouns, every column
-    packets sources/ headers     captures and links -> batches of packets -> their headers, in columns
-    conversations streams        headers -> the table of conversations and the first bytes of each direction
+    compiled                     how kernels are compiled and kept
+    packets addresses sources/   captures -> batches of packets, in columns
+    headers fragments            links, tunnels, IP, TCP and UDP -> one row about the innermost segment
+    streams conversations        -> the table of conversations and the first bytes of each direction
+    orientation                  who is client, who is server
+    essence inspection           which openings say the same; each is read once
     inspectors/                  one protocol a file: bytes -> evidence
-    endpoints rulebook           which port was handed out for what, when; what signatures/ say
-    matching hosts verdicts      evidence x rulebook -> one label, or the reason why there is none
-    audit                        labels x documentation -> findings
+    endpoints hosts              which port was handed out for what, when; what the user knows of hosts
+    rules rulebook matching      what signatures/ say; evidence x rulebook -> matches
+    verdicts rulecheck           matches -> one label, or the reason why there is none; the signatures' examples
+    labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
-    arrow tables lines records   Arrow and Parquet; pandas; JSON lines, CSV, the terminal
-    report deep                  HTML; the deep look at one conversation with scapy and pyshark
+    arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
     cli                          the command
 
 Importing the package loads none of them: each name below arrives with its first use.

@@ -62,6 +62,8 @@ def main() -> NoReturn:
         named = f"{error.filename}: " if error.filename else ""
         status = _complain(f"{named}{error.strerror or error}", 2)
         _give_up_stdout()
+    except Exception as error:
+        status = _complain(f"a defect of exflow, please report it: {type(error).__name__}: {error}", 1)
     sys.exit(status or 0)
 
 

@@ -155,8 +155,7 @@ def _ahead(batches: Iterator[_Decoded]) -> Iterator[_Decoded]:
                 raise item
             yield item
     finally:
-        stop.set()
-        reader.join()
+        stop.set()  # the reader may be blocked in a read of a silent pipe: nobody waits for it
 
 
 # ---- conversations to labels -------------------------------------------------------------------------

@@ -6,12 +6,11 @@ times and lengths); those that it can't join (damaged ones, mixed byte orders) a
 
 from __future__ import annotations
 
-import ipaddress
 import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import cache
@@ -34,8 +33,8 @@ pytestmark = [
 
 FIELDS = (
     "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols", "ip.src", "ip.dst", "ipv6.src",
-    "ipv6.dst", "tcp.srcport", "tcp.dstport", "tcp.seq", "tcp.ack", "tcp.flags", "tcp.len", "udp.srcport", "udp.dstport",
-    "udp.length",
+    "ipv6.dst", "tcp.srcport", "tcp.dstport", "tcp.seq", "tcp.ack", "tcp.flags", "tcp.len", "udp.srcport",
+    "udp.dstport", "udp.length",
 )  # fmt: skip
 STATELESS = (
     "ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.relative_sequence_numbers:FALSE",
@@ -49,7 +48,7 @@ def tshark(path: Path) -> list[Row]:
     command = ["tshark", "-n", "-Q", "-r", str(path), "-T", "fields", "-E", "occurrence=l"]
     command += [word for name in FIELDS for word in ("-e", name)] + [w for o in STATELESS for w in ("-o", o)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.splitlines()]
+    return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.split("\n")[:-1]]
 
 
 def readable(path: Path) -> int | None:

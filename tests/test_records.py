@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import time
 import unicodedata
 from datetime import UTC, datetime
 from typing import Any
@@ -175,16 +173,6 @@ def test_the_kernel_writes_nothing_beyond_its_buffer() -> None:
     assert lines._time(0, 9, room[:29], 0) == -1
     assert lines._text(np.ones(11, np.uint8), room[:10], 0) == -1
     assert (room == 7).all()
-
-
-@pytest.mark.skipif(os.environ.get("NUMBA_BOUNDSCHECK") == "1", reason="kernels that check bounds are slow")
-def test_a_hundred_thousand_conversations_take_well_under_a_second() -> None:
-    table = samples.result(100_000).table
-    jsonl(samples.result(1).table)
-    begun = time.perf_counter()
-    for _ in lines.render(table, records.json_dialect()):
-        pass
-    assert time.perf_counter() - begun < 0.5
 
 
 # ---- CSV --------------------------------------------------------------------------------

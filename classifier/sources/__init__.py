@@ -133,11 +133,19 @@ def _looks_like_capture(path: Path) -> bool:
 def _binary(name: str) -> IO[bytes]:
     """The raw bytes of a file or of standard input. Raises UsageError if it can't be opened."""
     if name == STDIN:
-        return sys.stdin.buffer
+        return _standard_input()
     try:
         return Path(name).open("rb", buffering=0)
     except OSError as error:
         raise UsageError(f"can't open {name}: {error.strerror}") from error
+
+
+def _standard_input() -> IO[bytes]:
+    """Standard input without Python's buffer, whose lock a blocked reading thread would hold for ever."""
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
+    except (OSError, ValueError):  # a test's, or a notebook's, has no file behind it
+        return sys.stdin.buffer
 
 
 def _merge(
