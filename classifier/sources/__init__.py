@@ -143,7 +143,7 @@ def _binary(name: str) -> IO[bytes]:
 def _standard_input() -> IO[bytes]:
     """Standard input without Python's buffer, whose lock a blocked reading thread would hold for ever."""
     try:
-        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     except (OSError, ValueError):  # a test's, or a notebook's, has no file behind it
         return sys.stdin.buffer
 

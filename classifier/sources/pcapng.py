@@ -1,8 +1,8 @@
 """pcapng capture files (IETF draft-ietf-opsawg-pcapng, sections 3 and 4).
 
 Sections of both byte orders, several interfaces each with its own link type, time resolution and offset;
-Enhanced, Simple and (obsolete) Packet Blocks; blocks of any other type are stepped over. A block whose
-two lengths disagree is damage: reading goes on at the next place that looks like a block.
+Enhanced, Simple and (obsolete) Packet Blocks; of blocks of other types those that Wireshark numbers leave an
+empty row, the rest are stepped over. A block whose two lengths disagree is damage: reading goes on at the next place that looks like a block.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ INTERFACE: Final = 1
 PACKET: Final = 2
 SIMPLE_PACKET: Final = 3
 ENHANCED_PACKET: Final = 6
+
+EVENTS: Final = (9, 0xBAD, 0x40000BAD, 0x204, 0x216, 0x221)
+"""Journal entries, custom blocks and Sysdig's events: no packets, yet Wireshark gives each the number of a frame."""
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
@@ -128,6 +131,10 @@ def index_blocks(
             wire[row] = min(max(on_wire, kept), 0x7FFFFFFF)
             time[row] = last_time
             on[row] = interfaces.number[interface]
+            row += 1
+        elif kind in EVENTS:
+            offset[row], captured[row], wire[row] = position + 8, 0, 0
+            time[row], on[row] = last_time, interfaces.number[0]
             row += 1
         position += length
     return row, position, MORE, last_time
