@@ -192,8 +192,14 @@ def test_headers() -> None:
                 equal += ours is not None
                 continue
             kind = (
-                "fragment" if packet.protocol == FRAGMENT else "ours only" if theirs is None else
-                "theirs only" if ours is None else "other")
+                "fragment"
+                if packet.protocol == FRAGMENT
+                else "ours only"
+                if theirs is None
+                else "theirs only"
+                if ours is None
+                else "other"
+            )
             stack = row["frame.protocols"]
             differences[kind, stack] += 1
             examples.setdefault((kind, stack), (name, number, ours, theirs))

@@ -2,7 +2,8 @@
 
 Sections of both byte orders, several interfaces each with its own link type, time resolution and offset;
 Enhanced, Simple and (obsolete) Packet Blocks; of blocks of other types those that Wireshark numbers leave an
-empty row, the rest are stepped over. A block whose two lengths disagree is damage: reading goes on at the next place that looks like a block.
+empty row, the rest are stepped over. A block whose two lengths disagree is damage: reading goes on at the next
+place that looks like a block.
 """
 
 from __future__ import annotations
