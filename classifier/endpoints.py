@@ -118,8 +118,9 @@ class EndpointMap:
         for entry in chain.from_iterable(map(_held, by_interface.values())):
             said = entry.announcement
             self.refused += not _file(self._at, said.endpoint, entry)
-            if said.address not in ("", said.server) and not _unspecified(said.address):
-                _file(self._aliases, (said.address, said.transport, said.port), entry)
+            alias = reachable(said.address)
+            if alias not in ("", said.server):
+                _file(self._aliases, (alias, said.transport, said.port), entry)
 
     @property
     def endpoints(self) -> Iterable[Endpoint]:
@@ -171,10 +172,10 @@ class EndpointMap:
 
     def save(self, path: Path) -> None:
         """Write what is known as JSON lines, the newest of each (server, transport, port, interface, kind)."""
-        newest: dict[tuple[str | int, ...], Announcement] = {}
+        newest: dict[tuple[Any, ...], Announcement] = {}
         for said in sorted(self.announcements, key=_order):
             newest[*said.endpoint, said.uuid, said.version, said.first_kind] = said
-        lines = [json.dumps(_to_record(announcement)) for announcement in newest.values()]
+        lines = [json.dumps(_to_record(newest[key])) for key in sorted(newest)]
         partial = path.with_name(path.name + ".part")
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         partial.replace(path)
@@ -200,6 +201,15 @@ def _file(filed: _Filed, endpoint: Endpoint, entry: Entry) -> bool:
         return False
     at_port.setdefault(told, []).append(entry)
     return True
+
+
+def reachable(address: str) -> str:
+    """An announced address as the table of addresses spells it; "" if a peer can't have it (0.0.0.0, loopback)."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return "" if parsed.is_unspecified or parsed.is_loopback else str(parsed)
 
 
 # ---- how long an announcement holds ----------------------------------------------------------
@@ -264,14 +274,6 @@ def _nearest(entries: Sequence[Entry], time: int, asking: int | None) -> Entry |
 def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, Told]:
     after = announcement.time > time
     return PREFERENCE[announcement.kind], after, abs(announcement.time - time), announcement.told
-
-
-def _unspecified(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return True
-    return parsed.is_unspecified or parsed.is_loopback
 
 
 # ---- the file ----------------------------------------------------------------------------------

@@ -385,7 +385,9 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
         if novel:
             last = -1
         else:
-            like = (_be(b, p + 20, 4) << 24) | (kind << 16) | (_be(b, trailer, 2) if token else 0)
+            like = (_be(b, p + 20, 4) << 24) | (kind << 16)
+            if token:
+                like |= (1 << 56) | _be(b, trailer, 2)
             for i in range(kinds):
                 if known[i] == like:
                     break

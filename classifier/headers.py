@@ -298,7 +298,7 @@ def _gre(data: NDArray[np.uint8], p: int, end: int, tag: NDArray[np.int64]) -> t
 def _udp_tunnel(data: NDArray[np.uint8], p: int, end: int, port: int, tag: NDArray[np.int64]) -> tuple[int, int, int]:
     """What a UDP payload for a tunnel's port carries, if its header is right in every fixed bit; else _DONE."""
     if (port == 4789 or port == 8472) and p + 8 + 14 <= end:
-        if _u32(data, p) == 0x08000000 and data[p + 7] == 0:
+        if data[p] & 8 and data[p + 7] == 0:  # other bits: reserved, or of extensions (RFC 7348 section 5)
             tag[0] = (VXLAN << 32) | (_u32(data, p + 4) >> 8)
             return _ETHERNET, 0, p + 8
     elif port == 6081 and p + 8 <= end:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
-from classifier.endpoints import Announcement, EndpointMap
+from classifier.endpoints import Announcement, EndpointMap, reachable
 from classifier.headers import TCP
 from classifier.hosts import Inventory, Known
 from classifier.inspection import Inspection
@@ -214,7 +214,7 @@ def _handed_out(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft
 def _server_of(scene: Scene, index: int, handout: Handout) -> str:
     """Whose port it is. RPC hands out ports of the host that answers; SIP, SDP and proxies name another one."""
     if handout.kind in ("sdp", "sip-redirect", "rpc-proxy"):
-        return handout.address or scene.inventory.address_of(handout.host)
+        return reachable(handout.address) or scene.inventory.address_of(handout.host)
     return scene.server(index)
 
 
