@@ -104,7 +104,7 @@ def test_one_of_a_group_speaks_for_all_of_real_captures() -> None:
 
 
 def test_one_of_a_group_speaks_for_all(tmp_path: Path) -> None:
-    from bench import make_capture
+    from tests.bench import make_capture
 
     capture = tmp_path / "bench.pcap"
     make_capture.main(["-o", str(capture), "--packets", "60000", "--conversations", "3000"])
