@@ -114,6 +114,8 @@ class Reassembler:
         offset, more = place & ~7, place & 1
         start = int(headers.payload[row])
         piece = batch.data[start : start + int(headers.payload_captured[row])].tobytes()
+        if datagram.pieces.get(offset) == piece and (more or datagram.size == offset + len(piece)):
+            return None  # a mirror's copy, which counts for nothing
         datagram.frames += 1
         datagram.wire += int(batch.columns.wire[row])
         if not self._fits(datagram, offset, piece, bool(more), int(headers.payload_length[row])):
@@ -140,7 +142,7 @@ class Reassembler:
                 return False
             datagram.size = end
         if datagram.pieces.get(offset) == piece:
-            return True  # a retransmitted or mirrored copy
+            return True
         overlapping = any(o < end and offset < o + len(p) for o, p in datagram.pieces.items())
         if overlapping or (datagram.size >= 0 and end > datagram.size):
             return False

@@ -464,7 +464,7 @@ def walk(
             elif value == 4 or value == 41:
                 step = _IP4 if value == 4 else _IP6
             elif value == 137:
-                step, value = _ETHERTYPE, 0x8847
+                step, value, version = _ETHERTYPE, 0x8847, 0
             elif value == 97 and p + 2 <= end:
                 tag[0] = ETHERIP << 32
                 step, p, version = _ETHERNET, p + 2, 0

@@ -107,14 +107,26 @@ def _read_host(host: Any, where: str, entries: dict[Network, Known], issues: lis
         for version in versions
         if version not in VERSIONS
     ]
+    name = host.get("name", "")
+    if not isinstance(name, str):
+        issues.append(f"{where}: name {name!r} is no text")
     try:
-        network = ipaddress.ip_network(str(host.get("address", "")), strict=False)
+        network = _network(host.get("address"))
     except ValueError as error:
         issues.append(f"{where}: {error}")
         return
     if network in entries:
         issues.append(f"{where}: {network} stands here twice")
-    entries[network] = Known(frozenset(roles), frozenset(versions), str(host.get("name", "")))
+    entries[network] = Known(frozenset(roles), frozenset(versions), name)
+
+
+def _network(address: Any) -> Network:
+    """A host is a network of one. Numbers, which the library takes for addresses too, are typing mistakes."""
+    if address is None:
+        raise ValueError("address is missing")
+    if not isinstance(address, str):
+        raise ValueError(f"address {address!r} is no text")
+    return ipaddress.ip_network(address, strict=False)
 
 
 def _words(value: Any) -> list[str]:
@@ -122,5 +134,6 @@ def _words(value: Any) -> list[str]:
 
 
 def _hint(word: str, vocabulary: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, vocabulary, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    folded = {known.lower(): known for known in vocabulary}
+    close = difflib.get_close_matches(word.lower(), folded, 1)
+    return f" (did you mean {folded[close[0]]!r}?)" if close else ""

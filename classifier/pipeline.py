@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import columns, labelling
+from classifier import columns, inspectors, labelling
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import EndpointMap, Entry
@@ -207,8 +207,9 @@ def _service_ports(rulebook: Rulebook) -> NDArray[np.bool_]:
 
 
 def _port_classes(rulebook: Rulebook) -> NDArray[np.int32]:
-    """int32[65536]: equal for ports that no signature tells apart."""
-    starts = np.union1d(rulebook.port_starts("tcp"), rulebook.port_starts("udp"))
+    """int32[65536]: equal for ports that no signature and no inspector tells apart."""
+    own = [port + end for port in inspectors.PORTS for end in (0, 1)]
+    starts = np.unique(np.concatenate([rulebook.port_starts("tcp"), rulebook.port_starts("udp"), own]))
     return np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32)
 
 

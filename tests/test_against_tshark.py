@@ -21,8 +21,10 @@ import pytest
 import shared
 
 from classifier.addresses import text
+from classifier.community_id import community_ids
 from classifier.headers import FRAGMENT, TCP, UDP, Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS
+from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
 pytestmark = [
@@ -34,7 +36,7 @@ pytestmark = [
 FIELDS = (
     "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols", "ip.src", "ip.dst", "ipv6.src",
     "ipv6.dst", "tcp.srcport", "tcp.dstport", "tcp.seq", "tcp.ack", "tcp.flags", "tcp.len", "udp.srcport",
-    "udp.dstport", "udp.length",
+    "udp.dstport", "udp.length", "communityid",
 )  # fmt: skip
 STATELESS = (
     "ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.relative_sequence_numbers:FALSE",
@@ -47,20 +49,19 @@ Row = dict[str, str]
 def tshark(path: Path) -> list[Row]:
     command = ["tshark", "-n", "-Q", "-r", str(path), "-T", "fields", "-E", "occurrence=l"]
     command += [word for name in FIELDS for word in ("-e", name)] + [w for o in STATELESS for w in ("-o", o)]
+    command += ["--enable-protocol", "communityid"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.split("\n")[:-1]]
 
 
 def readable(path: Path) -> int | None:
-    """How many frames capinfos counts; None if the capture is damaged, or none, or has frames without a packet."""
+    """How many frames capinfos counts; None if the capture is damaged, or none."""
     run = subprocess.run(["capinfos", "-Tmrc", str(path)], capture_output=True, text=True, check=False)
-    if path.suffix == ".pcapng" and b"\x0b\xad" in path.read_bytes()[:200] + path.read_bytes()[:200][::-1]:
-        return None
     return int(run.stdout.rsplit(",", 1)[1].strip().strip('"')) if run.returncode == 0 and run.stdout else None
 
 
 def merged(paths: Sequence[Path], folder: str) -> list[list[Path]]:
-    """The paths in groups that mergecap can join, each with its join's name in `folder` (its first path's number)."""
+    """The paths in groups that mergecap can join; the join's name in `folder` is the number of its first path."""
     if not paths:
         return []
     command = ["mergecap", "-a", "-F", "pcapng", "-w", f"{folder}/{_number(paths[0])}", *map(str, paths)]
@@ -85,7 +86,7 @@ def rows_of_all() -> dict[str, list[Row]]:
     paths = [shared.FOLDER / name for name in names()]
     with ThreadPoolExecutor(2) as threads, tempfile.TemporaryDirectory() as folder:
         counts = dict(zip(paths, threads.map(readable, paths), strict=True))
-        whole = [path for path in paths if counts[path]]
+        whole = [path for path in paths if counts[path] and "svcctl-ng-" not in path.name]  # see OTHER_FRAMES
         parts = [whole[start : start + 64] for start in range(0, len(whole), 64)]
         groups = [group for found in threads.map(lambda part: merged(part, folder), parts) for group in found]
         found: dict[Path, list[Row]] = {}
@@ -143,6 +144,30 @@ def _headers(headers: HeaderColumns, row: int) -> tuple[object, ...]:
     return protocol, flow, *map(int, numbers), length
 
 
+OTHER_FRAMES = {
+    "rtsp_short": "an ERF file",
+    "sip_short": "an ERF file",
+    "solaris.snoop": "a snoop file",
+    "test017.pcapng": "tshark gives a custom block a length",
+    "svcctl-ng-": "tshark gives a custom block a length",
+    "pcapng-example.pcapng": "times before 1970, which tshark takes for times after 2500",
+    "FuzzTarget-6604968558198784": "version 2.2 of the format, of around 1990, has its lengths the other way round",
+    "pcapng-invalid-vers-1.pcapng": "tshark refuses the version",
+    "aoe-oobr-1.pcap": "less on the wire than was captured",
+    "icmp-icmp_print-oobr-2.pcap": "less on the wire than was captured",
+    "atm-oam-": "tshark takes ATM's pseudo header off the lengths; microseconds beyond a second",
+    "rx_serviceid_oobr.pcap": "microseconds beyond a second",
+    "FuzzTarget-": "microseconds beyond a second, or a link type that tshark refuses",
+    "brcm-tag-": "a link type that tshark refuses",
+    "dsa-high-vid.pcap": "a link type that tshark refuses",
+    "frf16_magic_ie-oobr.pcap": "a link type that tshark refuses",
+    "juniper": "a link type that tshark refuses",
+    "kday6.pcap": "a link type that tshark refuses",
+    "vtp_asan-3.pcap": "a link type that tshark refuses",
+}
+"""Where frames differ, and why."""
+
+
 def test_every_frame_has_its_number_time_and_lengths() -> None:
     wrong, frames = {}, 0
     for name, rows in rows_of_all().items():
@@ -156,9 +181,9 @@ def test_every_frame_has_its_number_time_and_lengths() -> None:
             pairs = zip(ours, theirs, strict=False)
             wrong[name] = (len(ours), len(theirs), next((pair for pair in pairs if pair[0] != pair[1]), None))
     print(f"{frames} frames of {len(names())} captures, {len(wrong)} captures with other frames than tshark's")
-    for name, how in wrong.items():
-        print(name, how)
-    assert wrong == {}
+    unexplained = {name: how for name, how in wrong.items() if not any(part in name for part in OTHER_FRAMES)}
+    assert unexplained == {}
+    assert all(any(part in name for name in wrong) for part in OTHER_FRAMES)
 
 
 # ---- headers ---------------------------------------------------------------------------
@@ -170,40 +195,109 @@ def _innermost(row: Row) -> Packet | None:
     if "icmp" in layers or "icmpv6" in layers:
         return None
     transport = next((layer for layer in reversed(layers) if layer in ("tcp", "udp")), None)
-    if transport is None:
+    if transport is None or not row[transport + ".srcport"]:
         return None
     network = next(layer for layer in reversed(layers) if layer in ("ip", "ipv6"))
     ends = (row[network + ".src"], row[network + ".dst"])
     ports = int(row[transport + ".srcport"]), int(row[transport + ".dstport"])
     if transport == "udp":
-        return Packet(0, 0, 0, UDP, (*ends, *ports), length=int(row["udp.length"]) - 8)
-    flags = int(row["tcp.flags"], 16) & 0xFF
-    numbers = int(row["tcp.seq"]), int(row["tcp.ack"] or 0), flags, int(row["tcp.len"] or 0)
+        return Packet(0, 0, 0, UDP, (*ends, *ports), length=int(row["udp.length"] or 8) - 8)
+    flags = int(row["tcp.flags"] or "0", 16) & 0xFF
+    numbers = int(row["tcp.seq"] or 0), int(row["tcp.ack"] or 0), flags, int(row["tcp.len"] or 0)
     return Packet(0, 0, 0, TCP, (*ends, *ports), *numbers)
 
 
+NOT_READ_BY_US = {
+    "fddi:": "link type FDDI",
+    "arcnet:": "link type ARCNET",
+    "ipoib:": "link type IP over InfiniBand",
+    "radiotap:": "link type 802.11",
+    "ppi:": "link type 802.11",
+    "pktap:": "link type of macOS's own",
+    "juniper:": "link type of Juniper's own",
+    "null:": "an address family that names none",
+    "macsec:": "authenticated only; seldom, and seldom told from encrypted",
+    "ieee8021ah:ethertype:ieee8021ah:": "24 tags and more",
+    ":pim:": "routers' registration of multicast, which hosts exchange as well without it",
+    ":udp:gre:": "GRE in UDP",
+    ":udp:nsh:": "service chains",
+    ":udp:teredo:": "Teredo: the outer datagram is counted",
+    ":udp:sflow:": "a sample inside sFlow: the outer datagram is counted",
+    ":udp:mpls:": "MPLS in UDP",
+}
+"""Stacks that tshark follows further."""
+
+OTHER_HEADERS = {
+    "bigtcp-": "more than 64 KiB in one packet: tshark stops at a length of zero",
+    "pppoe-over-qinq.pcap": "an IP length beyond PPPoE's own",
+    "gre-erspan-vxlan.pcap": "VXLAN from port 4789 to 4790",
+    "decode-too-small": "cut in the header",
+    "drop-protocol-change": "a TCP header of eight octets",
+    "ipv6-mobility-dst-opts.pcap": "an option that tshark finds malformed",
+    "LINKTYPE_IPV6_invalid.pcap": "tshark refuses the packet",
+    "oobr": "made to contradict itself",
+    "babel_update": "made to contradict itself",
+    "wb-oobr.pcap": "made to contradict itself",
+    "lwres_with_extra.pcap": "made to contradict itself",
+    "snmp-": "made to contradict itself",
+    "udp-length-heapoverflow.pcap": "made to contradict itself",
+    "rtp-seg-fault-1.pcapng": "made to contradict itself",
+    "FuzzTarget": "made to contradict itself",
+}
+"""Captures whose headers are read differently, and why."""
+
+
+def _kind(name: str, packet: Packet, theirs: Packet | None, stack: str) -> str:
+    """Why ours differs from tshark's; "" if there is no reason."""
+    if packet.protocol == FRAGMENT:
+        return "a fragment, which waits for the others"
+    known = [why for part, why in NOT_READ_BY_US.items() if part in f"{stack}:"]
+    known += [why for part, why in OTHER_HEADERS.items() if part in name]
+    ours = packet.protocol in (TCP, UDP)
+    if not known and not ours and ":".join(stack.split(":")[-2:]) not in ("ip:tcp", "ip:udp"):
+        return "a tunnel that holds no TCP or UDP: nothing is counted" if _is_tunnel(stack) else ""
+    return known[0] if known else ""
+
+
+def _is_tunnel(stack: str) -> bool:
+    return any(f":{name}:" in stack for name in ("vxlan", "geneve", "gtp", "gre"))
+
+
 def test_headers() -> None:
-    equal, differences, examples = 0, Counter(), {}
+    equal, explained, unexplained = 0, Counter(), []
     for name, rows in rows_of_all().items():
+        if any(part in name for part in ("-ex.erf", "solaris.snoop")):
+            continue
         for number, (packet, row) in enumerate(zip(packets_of(name), rows, strict=False), 1):
             theirs = _innermost(row)
             ours = packet._replace(time=0, wire=0, captured=0) if packet.protocol in (TCP, UDP) else None
             if ours == theirs:
                 equal += ours is not None
+            elif why := _kind(name, packet, theirs, row["frame.protocols"]):
+                explained[why] += 1
+            else:
+                unexplained.append((name, number, row["frame.protocols"], ours, theirs))
+    print(f"{equal} segments and datagrams with equal headers; others:")
+    for why, count in explained.most_common():
+        print(f"{count:6} {why}")
+    assert unexplained == []
+    assert equal > 40_000
+
+
+def test_community_ids() -> None:
+    equal, wrong = 0, []
+    for name, rows in rows_of_all().items():
+        table = assemble(CaptureSet.of([shared.FOLDER / name]), jobs=1).table
+        ours = community_ids(table.rows, table.count).tolist()
+        for conversation, said in zip(table.rows[: table.count], ours, strict=True):
+            row = rows[int(conversation["first_frame"]) - 1] if rows else None
+            if row is None or (theirs := _innermost(row)) is None:
                 continue
-            kind = (
-                "fragment"
-                if packet.protocol == FRAGMENT
-                else "ours only"
-                if theirs is None
-                else "theirs only"
-                if ours is None
-                else "other"
-            )
-            stack = row["frame.protocols"]
-            differences[kind, stack] += 1
-            examples.setdefault((kind, stack), (name, number, ours, theirs))
-    print(f"{equal} equal")
-    for key, count in differences.most_common(200):
-        print(count, *key, *examples[key])
-    assert not differences
+            ends = {(conversation["a_port"], conversation["b_port"]), (conversation["b_port"], conversation["a_port"])}
+            if theirs.flow[2:] in ends:  # else a tunnel that only one of both follows
+                equal += said.decode() == row["communityid"]
+                if said.decode() != row["communityid"]:
+                    wrong.append((name, int(conversation["first_frame"]), said.decode(), row["communityid"]))
+    print(f"{equal} conversations with tshark's Community ID")
+    assert wrong == []
+    assert equal > 2000

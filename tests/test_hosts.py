@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import classifier
 from classifier.errors import UsageError
-from classifier.hosts import Inventory
+from classifier.hosts import UNKNOWN, Inventory, Known
+
+CAPTURES = Path(__file__).parents[1] / "captures"
 
 
 def inventory(tmp_path: Path, text: str) -> Inventory:
@@ -66,3 +72,75 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 def test_what_is_no_inventory_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"hosts\.toml"):
         inventory(tmp_path, text)
+
+
+NETWORKS = st.one_of(
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(lambda pair: ip_network(pair, strict=False)),
+    st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 128)).map(lambda pair: ip_network(pair, strict=False)),
+)
+ADDRESSES = st.one_of(
+    st.integers(0, 2**32 - 1).map(lambda number: str(ip_address(number))),
+    st.integers(2**32, 2**128 - 1).map(lambda number: str(ip_address(number))),
+)
+
+
+@given(st.sets(NETWORKS, max_size=8), ADDRESSES, st.data())
+def test_the_longest_prefix_of_all_that_hold_the_address(networks: set, address: str, data: st.DataObject) -> None:
+    if networks and data.draw(st.booleans()):
+        address = str(data.draw(st.sampled_from(sorted(networks, key=str))).network_address)
+    known = Inventory({network: Known(name=str(network)) for network in networks})
+    around = [network for network in networks if ip_address(address) in network]
+    longest = max(around, key=lambda network: network.prefixlen, default=None)
+    assert known.known(address) == (UNKNOWN if longest is None else Known(name=str(longest)))
+
+
+def test_a_single_table_and_an_empty_file_are_inventories(tmp_path: Path) -> None:
+    assert inventory(tmp_path, '[host]\naddress = "10.0.0.1"\nrole = "mailbox"').known("10.0.0.1").roles == {"mailbox"}
+    assert inventory(tmp_path, "").entries == {}
+
+
+def test_a_network_has_no_name_to_look_up(tmp_path: Path) -> None:
+    known = inventory(tmp_path, '[[host]]\naddress = "10.0.0.0/24"\nname = "site1"')
+    assert known.address_of("site1") == ""
+    assert known.known("10.0.0.9").name == "site1"
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ('role = "mailbox"', "address is missing"),
+        ("address = 5", "address 5 is no text"),
+        ('address = "10.0.0.1/33"', "10.0.0.1/33"),
+        ('address = "mbx1.example.test"', "mbx1.example.test"),
+        ('address = "10.0.0.1"\nrole = [["mailbox"]]', "unknown role"),
+        ('address = "10.0.0.1"\nversion = 2010', None),
+        ('address = "10.0.0.1"\nversion = "se"', "did you mean 'SE'?"),
+        ('address = "10.0.0.1"\nname = ["a"]', "name ['a'] is no text"),
+    ],
+)
+def test_each_mistake_is_told_with_its_host(tmp_path: Path, host: str, said: str | None) -> None:
+    text = f'[[host]]\naddress = "10.9.9.9"\n[[host]]\n{host}'
+    if said is None:
+        inventory(tmp_path, text)
+        return
+    with pytest.raises(UsageError) as told:
+        inventory(tmp_path, text)
+    assert "host 2: " in str(told.value)
+    assert said in str(told.value)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'[[host]]\nname = "caf\xe9"')
+    for path in (tmp_path / "latin.toml", tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(UsageError, match="inventory"):
+            Inventory.load(path)
+
+
+def test_hosts_of_a_capture_are_those_of_the_inventory() -> None:
+    """Those that talk, with all that is known of them; nobody else."""
+    capture = CAPTURES / "ticket-49734.pcapng"
+    result = classifier.classify(capture, inventory=capture.with_suffix(".inventory.toml"))
+    talking = {address for talk in result for address in (talk.client_ip, talk.server_ip)}
+    assert {row["address"] for row in result.host_rows} <= talking
+    assert {row["source"] for row in result.host_rows} == {"inventory"}
+    assert all(row["roles"] for row in result.host_rows)

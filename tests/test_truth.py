@@ -7,6 +7,7 @@ are not part of the project (`../shared/captures`): without them nothing here ru
 from __future__ import annotations
 
 import csv
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -93,13 +94,16 @@ class Answers(dict[str, Answer]):
 
     def __missing__(self, name: str) -> Answer:
         begun = time.perf_counter()
-        captures = CaptureSet.of([CAPTURES / name])
-        assembly = pipeline.assemble(captures, jobs=1)
-        result = pipeline.conclude(captures, assembly, self.rulebook, Inventory(), EndpointMap(), jobs=1)
-        talks = [talk.to_dict() for talk in result]
-        answer = self[name] = Answer(talks, result.endpoint_rows, len(result.damages))
+        answer = self[name] = self.of(CAPTURES / name)
         self.seconds += time.perf_counter() - begun
         return answer
+
+    def of(self, capture: Path) -> Answer:
+        """The answer for any capture, made anew."""
+        captures = CaptureSet.of([capture])
+        assembly = pipeline.assemble(captures, jobs=1)
+        result = pipeline.conclude(captures, assembly, self.rulebook, Inventory(), EndpointMap(), jobs=1)
+        return Answer([talk.to_dict() for talk in result], result.endpoint_rows, len(result.damages))
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +160,39 @@ def test_nothing_else_is_exchange(answers: Answers) -> None:
             complaints.append(f"{row['file']}: {[(talk['id'], talk['data_paths']) for talk in labelled]}")
         checked += len(talks)
     agree("conversations of real captures that are Exchange, or are not", checked, complaints)
+
+
+def test_all_captures_as_one_set(answers: Answers) -> None:
+    """Twenty years of strangers' networks at once: no exception, and nothing becomes Exchange by the company it keeps.
+
+    Conversations of captures that hold the same packets become one, so only what is labelled can be counted.
+    """
+    captures = CaptureSet.of([CAPTURES / "real"])
+    result = pipeline.conclude(captures, pipeline.assemble(captures), answers.rulebook, Inventory(), EndpointMap())
+    labelled = {talk.file.partition("captures/")[2] for talk in result if talk.certainty in ("certain", "strong")}
+    assert labelled == set(EXCHANGE)
+    mapped = Counter(talk.resolved_by["kind"] for talk in result if talk.resolved_by)
+    assert mapped["ept_map"] == sum(row["epm_mapped"] == "yes" for row in TRUTH)
+    print(f"\n{len(captures.names)} captures as one set: {len(result)} conversations, resolved {dict(mapped)}")
+
+
+def test_prefixes_of_a_capture(answers: Answers, tmp_path: Path) -> None:
+    """Cut anywhere, it gives what its whole records give, and one damage if it was cut inside of one."""
+    capture, cutter = (CAPTURES / BASE).read_bytes(), random.Random(4)
+    ends = [24]
+    while ends[-1] < len(capture):
+        ends.append(ends[-1] + 16 + int.from_bytes(capture[ends[-1] + 8 : ends[-1] + 12], "little"))
+    part = tmp_path / "part.pcap"
+    told = {}
+    for end in ends:
+        part.write_bytes(capture[:end])
+        told[end] = answers.of(part)
+        assert told[end].damages == 0
+    for cut in (cutter.randrange(25, len(capture)) for _ in range(200)):
+        part.write_bytes(capture[:cut])
+        answer, whole = answers.of(part), told[max(end for end in ends if end <= cut)]
+        assert (answer.talks, answer.endpoints) == (whole.talks, whole.endpoints)
+        assert answer.damages == (cut not in ends)
 
 
 def calls_it_exchange(row: Row) -> bool:

@@ -2,7 +2,8 @@
 
 `TCP` and `UDP` are the visible lists. `inspect` asks those of the transport in their order and takes the first
 evidence. The commonest stand first; a protocol that could be mistaken for another's beginning stands before it
-(RPC over HTTP before HTTP, Remote Desktop among `foreign` before X.400), and those told by shape alone stand last.
+(RPC over HTTP and what greets with `ncacn_http` before plain RPC and HTTP, Remote Desktop among `foreign` before
+X.400), and those told by shape alone stand last.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidenc
 TCP: Final[tuple[tuple[str, Inspect], ...]] = (
     ("tls", tls.inspect),
     ("smb", smb.inspect),
-    ("dcerpc", dcerpc.inspect),
     ("ncacn-http", ncacn_http.inspect),
     ("rpc-over-http", rpc_http.inspect),
+    ("dcerpc", dcerpc.inspect),
     ("http", http.inspect),
     ("smtp", smtp.inspect),
     ("ldap", ldap.inspect),
@@ -74,6 +75,9 @@ UDP: Final[tuple[tuple[str, Inspect], ...]] = (
 
 INSPECTORS: Final = (*TCP, *(row for row in UDP if row not in TCP))
 """Each of them once."""
+
+PORTS: Final = (1024, 3343, 5353, 5355)
+"""Ports that inspectors look at: where clients' begin, the cluster's heartbeat, multicast DNS, LLMNR."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

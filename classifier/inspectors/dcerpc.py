@@ -69,8 +69,8 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
 
 def _without_own_port(found: Evidence, dialogue: Dialogue) -> Evidence:
     """A secondary address that names the very port it came from hands out nothing that the bind doesn't prove."""
-    own = (dialogue.server_port, dialogue.client_port)
-    others = tuple(item for item in found.handouts if item.kind != "secondary-address" or item.port not in own)
+    own = dialogue.client_port if found.reversed else dialogue.server_port
+    others = tuple(item for item in found.handouts if item.kind != "secondary-address" or item.port != own)
     return found if len(others) == len(found.handouts) else replace(found, handouts=others)
 
 

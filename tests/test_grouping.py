@@ -1,0 +1,149 @@
+"""Dialogues that have the same essence give the same evidence: whatever is blanked is changed, and read again.
+
+The dialogues are those of all captures. Each is changed where its essence is blank, a few bytes or all of them, and
+anywhere else by chance; where a change leaves the essence as it was, inspectors must not see it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import shared
+
+from classifier import essence, inspectors
+from classifier.inspection import _dialogues
+from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
+from classifier.limits import KIB
+from classifier.orientation import first_look
+from classifier.pipeline import _port_classes, _service_ports, assemble
+from classifier.sources import CaptureSet
+
+SHIPPED = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))
+LONGEST = 96 * KIB
+"""Longer dialogues are left out here: a dozen, which would take most of the time."""
+
+Heads = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Essence:
+    """Both heads as they are compared, and which of their bytes were blanked or cut off."""
+
+    kept: Heads
+    blank: tuple[tuple[int, int], ...]
+
+
+def heads_of(dialogue: Dialogue) -> Heads | None:
+    """The bytes of both sides; None where they lie in several pieces, which are compared as they are."""
+    streams = dialogue.to_server, dialogue.to_client
+    if any(len(stream.chunks) > 1 or (stream.chunks and stream.chunks[0].offset) for stream in streams):
+        return None
+    ours, theirs = (stream.chunks[0].data if stream.chunks else b"" for stream in streams)
+    return (ours, theirs) if len(ours) + len(theirs) <= LONGEST else None
+
+
+def essence_of(dialogue: Dialogue, heads: Heads) -> Essence:
+    """As `inspection` compares dialogues."""
+    rooms = [np.frombuffer(head + bytes(8), np.uint8).copy() for head in heads]
+    asked, answered = map(len, heads)
+    call = essence.first_call_id(rooms[0], 0, asked) if asked else essence.first_call_id(rooms[1], 0, answered)
+    stubs = essence.reads_stubs(rooms[0], 0, asked)
+    tcp = dialogue.transport == "tcp"
+    ends = (
+        essence.clean(rooms[0], 0, asked, tcp, call, dialogue.client_port, stubs),
+        essence.clean(rooms[1], 0, answered, tcp, call, dialogue.server_port, stubs),
+    )
+    blank = [(side, at) for side in (0, 1) for at in range(ends[side]) if rooms[side][at] != heads[side][at]]
+    if heads[0][:1] == b"\x16" or heads[1][:1] == b"\x16":  # behind a handshake all is cut; RPC's rest has headers
+        blank += [(side, at) for side in (0, 1) for at in range(ends[side], len(heads[side]))]
+    ours, theirs = (room[:end].tobytes() for room, end in zip(rooms, ends, strict=True))
+    return Essence((ours, theirs), tuple(blank))
+
+
+def changed(dialogue: Dialogue, heads: Heads, places: list[tuple[int, int]], chance: Random) -> tuple[Dialogue, Heads]:
+    """The dialogue with other bytes at these places."""
+    fresh = bytearray(heads[0]), bytearray(heads[1])
+    for side, at in places:
+        fresh[side][at] = chance.randrange(256)
+    ours, theirs = bytes(fresh[0]), bytes(fresh[1])
+
+    def stream(before: Stream, data: bytes) -> Stream:
+        return replace(before, chunks=(Chunk(0, data),) if data else ())
+
+    other = replace(dialogue, to_server=stream(dialogue.to_server, ours), to_client=stream(dialogue.to_client, theirs))
+    return other, (ours, theirs)
+
+
+def changes(heads: Heads, blank: tuple[tuple[int, int], ...], chance: Random) -> Iterator[list[tuple[int, int]]]:
+    """Places to change: all that is blank, runs of it, and single bytes anywhere."""
+    if blank:
+        yield list(blank)
+        for _ in range(5):
+            start = chance.randrange(len(blank))
+            yield list(blank[start : start + chance.randrange(1, 5)])
+    everywhere = [(side, at) for side in (0, 1) for at in range(len(heads[side]))]
+    yield from ([place] for place in chance.sample(everywhere, min(12, len(everywhere))))
+
+
+def dialogues(path: Path) -> list[Dialogue]:
+    table = assemble(CaptureSet.of([path]), jobs=1).table
+    return list(_dialogues(table, first_look(table, _service_ports(shared.rulebook())), np.arange(table.count)))
+
+
+def disagreements(paths: list[Path]) -> tuple[int, list[str]]:
+    """How many changes left the essence as it was; those that inspectors saw all the same."""
+    chance, equal, seen = Random(7), 0, []
+    for path in paths:
+        for number, dialogue in enumerate(dialogues(path), 1):
+            heads = heads_of(dialogue)
+            if heads is None or not any(heads):
+                continue
+            before, found = essence_of(dialogue, heads), repr(inspectors.inspect(dialogue))
+            for places in changes(heads, before.blank, chance):
+                other, other_heads = changed(dialogue, heads, places, chance)
+                if essence_of(other, other_heads).kept != before.kept:
+                    continue
+                equal += 1
+                if repr(inspectors.inspect(other)) != found:
+                    seen.append(f"{path.name} conversation {number}: bytes {places[:5]}")
+    return equal, seen
+
+
+def test_what_is_blank_tells_nothing() -> None:
+    equal, seen = disagreements(SHIPPED)
+    print(f"{equal} changes that leave the essence as it was")
+    assert seen == []
+    assert equal > 1000
+
+
+@shared.needed
+def test_what_is_blank_tells_nothing_in_real_captures() -> None:
+    equal, seen = disagreements([shared.FOLDER / name for name in shared.captures("real")])
+    print(f"{equal} changes that leave the essence as it was")
+    assert seen == []
+    assert equal > 4000
+
+
+def test_the_port_of_the_client_tells_nothing_of_an_address_that_the_server_names() -> None:
+    """A bind_ack names a port: nothing new if it is the server's own, whatever the client's is."""
+    named = 0
+    for dialogue in (dialogue for path in SHIPPED for dialogue in dialogues(path)):
+        elsewhere = replace(dialogue, server_port=1 if dialogue.oriented else dialogue.server_port)
+        found = inspectors.inspect(elsewhere)
+        if isinstance(found, Evidence) and found.protocol == "dcerpc" and found.handouts:
+            named += 1
+            same = replace(elsewhere, client_port=found.handouts[0].port)
+            assert inspectors.inspect(same) == found
+    assert named > 20
+
+
+@pytest.mark.parametrize("port", inspectors.PORTS)
+def test_ports_that_inspectors_tell_apart_are_of_a_class_of_their_own(port: int) -> None:
+    classes = _port_classes(shared.rulebook())
+    assert classes[port - 1] != classes[port]
+    assert port == 1024 or classes[port] != classes[port + 1]
