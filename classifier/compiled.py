@@ -4,8 +4,8 @@ A kernel is a function that Numba compiles to machine code, once per machine and
 the interpreter's lock. Numba checks no bounds: a kernel checks every length itself, and the tests run all of
 them with NUMBA_BOUNDSCHECK=1.
 
-Compiled code is kept in the user's cache folder, under a name made from the sources of all kernels: Numba by
-itself notices a change of a kernel's own file only, not of the kernels that were built into it.
+Compiled code is kept in the user's cache folder, under a name made from the sources of all kernels and of the
+constants that they take in: Numba by itself notices a change of a kernel's own file only.
 
 Type checkers know neither the fields of a record nor how Numba joins integers of several widths. `Record` and
 `Records` say where the first is meant; `i64` and the like convert exactly as numpy's scalars do, and are plain
@@ -23,13 +23,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import numpy as np
 from numba import config, njit
 
+CONSTANTS: Final = ("fields.py", "limits.py", "packets.py")
+"""Modules without kernels whose constants kernels may take in."""
+
+
+def kernel_sources() -> dict[Path, bytes]:
+    """What compiled kernels depend on: the text of each module that has kernels or hands them constants."""
+    package = Path(__file__).parent
+    texts = {path: path.read_bytes() for path in sorted([*package.glob("*.py"), *package.glob("sources/*.py")])}
+    has_kernels = b"\nfrom classifier.compiled import"
+    return {path: text for path, text in texts.items() if has_kernels in text or path.name in CONSTANTS}
+
 
 def _folder() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
-    package = Path(__file__).parent
     digest = hashlib.sha256(f"{sys.version_info} boundscheck={os.environ.get('NUMBA_BOUNDSCHECK')}".encode())
-    for source in sorted([*package.glob("*.py"), *package.glob("sources/*.py")]):
-        digest.update(source.read_bytes())
+    for text in (*kernel_sources().values(), Path(__file__).read_bytes()):
+        digest.update(text)
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "exflow" / f"kernels-{digest.hexdigest()[:16]}"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from classifier import fields, model
+from classifier import compiled, fields, model
 from classifier.result import Result
 
-from .modules import trees
+from .modules import dotted, trees
 
 LONGEST_FUNCTION = 60
 """Lines; ten are common here, forty are rare."""
@@ -40,6 +41,20 @@ def test_a_module_opens_with_what_it_owns(module: str) -> None:
 
 def is_kernel(function: ast.FunctionDef) -> bool:
     return any(ast.unparse(decorator) in ("kernel", "inlined") for decorator in function.decorator_list)
+
+
+@pytest.mark.parametrize("source", compiled.kernel_sources(), ids=lambda path: path.stem)
+def test_compiled_kernels_are_kept_by_all_that_they_take_in(source: Path) -> None:
+    """A constant of another module is part of the machine code: a change of it must compile anew."""
+    hashed = {dotted(path) for path in (*compiled.kernel_sources(), Path(compiled.__file__))}
+    constants = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("classifier.")
+        for alias in node.names
+        if alias.name.isupper() and (node.module or "").removeprefix("classifier.") not in hashed
+    }
+    assert not constants
 
 
 @pytest.mark.parametrize("module", trees())
