@@ -21,7 +21,7 @@ The house, in the order in which its rooms may import each other:
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
     arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
-    cli                          the command
+    cli/                         the command, a module for each group of commands
 
 Importing the package loads none of them: each name below arrives with its first use.
 """

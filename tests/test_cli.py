@@ -19,6 +19,7 @@ import samples
 from click.testing import CliRunner, Result
 
 from classifier import cli
+from classifier.cli import common
 from classifier.errors import Damage, UsageError
 from classifier.fields import NAMES
 
@@ -51,7 +52,7 @@ def trace(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command in this process over a result made by hand."""
-    monkeypatch.setattr(cli, "_read", lambda captures, settings: samples.result(5))
+    monkeypatch.setattr(common, "read", lambda captures, settings: samples.result(5))
     return lambda *arguments: CliRunner().invoke(cli.exflow, list(arguments), standalone_mode=False)
 
 
@@ -107,7 +108,7 @@ def test_endpoints_hosts_and_explanations(run: Callable[..., Result], trace: Pat
 def test_what_a_bound_left_out_is_told(monkeypatch: pytest.MonkeyPatch, trace: Path) -> None:
     result = samples.result(1)
     result.counters |= {"announcements_beyond_limit": 12, "gaps_beyond_limit": 0}
-    monkeypatch.setattr(cli, "_read", lambda captures, settings: result)
+    monkeypatch.setattr(common, "read", lambda captures, settings: result)
     done = CliRunner().invoke(cli.exflow, ["classify", str(trace)], standalone_mode=False)
     assert done.stderr.splitlines()[1:] == ["exflow: 12 announcements beyond limit"]
 
@@ -115,7 +116,7 @@ def test_what_a_bound_left_out_is_told(monkeypatch: pytest.MonkeyPatch, trace: P
 def test_hostile_file_names_do_not_reach_the_terminal(monkeypatch: pytest.MonkeyPatch, trace: Path) -> None:
     result = samples.result(1)
     result.damages = (Damage("\x1b[31m.pcap", 1, "bad"),)
-    monkeypatch.setattr(cli, "_read", lambda captures, settings: result)
+    monkeypatch.setattr(common, "read", lambda captures, settings: result)
     done = CliRunner().invoke(cli.exflow, ["classify", str(trace)], standalone_mode=False)
     assert done.stderr == "exflow: \\x1b[31m.pcap: byte 1: bad\n"
 
@@ -210,7 +211,7 @@ def test_a_broken_pipe_is_silent(trace: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("form", cli.FORMATS)
+@pytest.mark.parametrize("form", common.FORMATS)
 def test_a_full_disk_is_told(trace: Path, form: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -240,7 +241,7 @@ def test_whatever_happens_on_the_way_is_one_line(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_read", fail)
+    monkeypatch.setattr(common, "read", fail)
     monkeypatch.setattr(cli, "_give_up_stdout", lambda: None)
     monkeypatch.setattr(sys, "argv", ["exflow", "classify", str(trace)])
     with pytest.raises(SystemExit) as left:

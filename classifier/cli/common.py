@@ -1,0 +1,220 @@
+"""What commands share: options, reading captures with a progress bar, writing a table where the user wants it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from classifier.records import View
+    from classifier.result import Result, Table
+
+FORMATS: Final = ("table", "jsonl", "csv", "parquet")
+SUFFIXES: Final = {
+    ".txt": "table",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more. Not left a BrokenPipeError, which click makes status 1."""
+
+
+def complain(text: str, status: int) -> int:
+    """Say something on stderr, a line each, safe for a terminal. Returns the status."""
+    from classifier.records import safe
+
+    for line in text.splitlines():
+        click.echo(f"exflow: {safe(line)}", err=True)
+    return status
+
+
+# ---- options -------------------------------------------------------------------------------
+
+
+class _Capture(click.ParamType[str]):
+    """A capture, a folder of captures, or "-" for standard input."""
+
+    name = "capture"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "-" and not os.path.exists(value):
+            self.fail(f"{value}: no such file or folder{_did_you_mean(Path(value))}", param, ctx)
+        return str(value)
+
+
+def _did_you_mean(missing: Path) -> str:
+    import difflib
+
+    beside = [each.name for each in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    near = difflib.get_close_matches(missing.name, beside, 1)
+    return f"; did you mean {missing.parent / near[0]}?" if near else ""
+
+
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+READING: Final = (
+    click.argument("captures", metavar="CAPTURE...", nargs=-1, required=True, type=_Capture()),
+    click.option("--inventory", type=_FILE, help="TOML file of the hosts that you know."),
+    click.option(
+        "--signatures",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder of signatures to use instead of the shipped ones.",
+    ),
+    click.option(
+        "--endpoint-map",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="JSON lines of the ports that earlier runs learnt; read, and added to.",
+    ),
+    click.option("--jobs", type=click.IntRange(1), default=2, help="Threads that read at a time.", show_default=True),
+)
+
+WRITING: Final = (
+    click.option("-o", "--output", "out", metavar="OUT", default="-", help="File to write instead of standard output."),
+    click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the suffix of OUT, else table."),
+)
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several of click's decorators as one."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+def read(captures: tuple[str, ...], settings: dict[str, Any]) -> Result:
+    """Classify a capture set, with a progress bar where somebody watches."""
+    from classifier.compiled import compiles_now
+    from classifier.pipeline import Settings, run
+
+    if compiles_now():
+        click.echo("exflow: compiling for this machine, once; it takes about half a minute", err=True)
+    with _progress() as progress:
+        return run(captures, Settings(**settings), progress)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of bytes read, if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    shown = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def report(result: Result) -> int:
+    """Tell on stderr what was damaged and what could not be used. Returns the exit status."""
+    for damage in result.damages:
+        complain(str(damage), 1)
+    for what, count in result.shortfalls.items():
+        complain(f"{count} {what}", 0)
+    return int(bool(result.damages))
+
+
+# ---- writing -------------------------------------------------------------------------------
+
+
+def show(
+    table: str, view: View, captures: tuple[str, ...], out: str, form: str | None, settings: dict[str, Any]
+) -> int:
+    """Write one of a result's tables. Returns the exit status."""
+    write = writer(out, form, captures)
+    result = read(captures, settings)
+    write(getattr(result, table), view)
+    return report(result)
+
+
+def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[[Table, View], None]:
+    """What writes a table where the user wants it; wrong wishes are told before anything is read."""
+    chosen = form or _form_by_suffix(out)
+    if out != "-":
+        _check_out(Path(out), captures)
+        return partial(_write_file, Path(out), chosen)
+    if chosen == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("parquet is not for a terminal; name a file with -o")
+    return partial(_write, sys.stdout.buffer, chosen, _terminal_width())
+
+
+def _form_by_suffix(out: str) -> str:
+    suffix = Path(out).suffix.lower()
+    if out == "-":
+        return "table"
+    if suffix not in SUFFIXES:
+        raise click.UsageError(f"{out}: what format is that? Name it with --format, or use {', '.join(SUFFIXES)}")
+    return SUFFIXES[suffix]
+
+
+def _check_out(out: Path, captures: tuple[str, ...]) -> None:
+    if out.is_dir() or not out.parent.is_dir():
+        raise click.UsageError(f"{out}: {'is a folder' if out.is_dir() else 'its folder does not exist'}")
+    if out.exists() and any(os.path.exists(capture) and out.samefile(capture) for capture in captures):
+        raise click.UsageError(f"{out}: is one of the captures, and would be overwritten")
+
+
+def _terminal_width() -> int | None:
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _write_file(out: Path, form: str, table: Table, view: View) -> None:
+    try:
+        with out.open("wb") as file:
+            _write(file, form, None, table, view)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from error
+
+
+def say(text: str) -> None:
+    """Write a line to stdout."""
+    with _reader():
+        click.echo(text)
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: View) -> None:
+    from classifier import records
+
+    with _reader():
+        if form == "parquet":
+            from classifier.arrow import write_parquet
+
+            write_parquet(table, out)
+        elif form == "table":
+            records.write_table(table, view, out, width)
+        elif form == "csv":
+            records.write_csv(table, out)
+        else:
+            records.write_jsonl(table, out)
+        out.flush()
