@@ -67,7 +67,7 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
     rows = scene.table.rows[:count]
     texts: list[Any] = scene.addresses.texts
     return {
-        "id": Numbers(np.arange(1, count + 1, dtype=np.int64)),
+        "id": Numbers(rows["number"] + 1),
         "community_id": Texts(community_ids(scene.table.rows, count)),
         "file": Coded((rows["first_frame"] // frames.BLOCK).astype(np.int32), list(frames.files)),
         "first_frame": Numbers(rows["first_frame"] % frames.BLOCK),

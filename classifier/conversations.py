@@ -42,16 +42,17 @@ CONVERSATION: Final = np.dtype(
     [
         ("a_high", np.uint64), ("a_low", np.uint64), ("b_high", np.uint64), ("b_low", np.uint64),
         ("first_frame", np.int64), ("last_frame", np.int64), ("start", np.int64), ("end", np.int64),
-        ("duplicates", np.int64),
+        ("duplicates", np.int64), ("number", np.int64),
         ("encapsulation", np.int32), ("interface", np.int32), ("last_interface", np.int32),
         ("a_port", np.uint16), ("b_port", np.uint16), ("protocol", np.uint8), ("first_flow", np.uint8),
     ],
     align=True,
 )  # fmt: skip
-"""a is the endpoint with the smaller (address, port): flow 2i goes from a to b, flow 2i + 1 from b to a."""
+"""a is the endpoint with the smaller (address, port): flow 2i goes from a to b, flow 2i + 1 from b to a.
+number: how many conversations of the run began before this one; it stays when rows move to another table."""
 
 # Counters of a table.
-USED, IGNORED, DROPPED = 0, 1, 2
+USED, IGNORED, DROPPED, NUMBERED = 0, 1, 2, 3
 
 FAR: Final = 1 << 30
 """A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
@@ -227,6 +228,8 @@ def fill(
             counters[USED] += 1
             slots[slot] = index + 1
             fresh = rows[index]
+            fresh.number = counters[NUMBERED]
+            counters[NUMBERED] += 1
             fresh.a_high, fresh.a_low, fresh.a_port = a_high, a_low, a_port
             fresh.b_high, fresh.b_low, fresh.b_port = b_high, b_low, b_port
             fresh.protocol, fresh.first_flow = kind, side
@@ -278,7 +281,7 @@ class ConversationTable:
     rows: Records = field(default_factory=lambda: np.zeros(8192, CONVERSATION))
     store: Store = field(default_factory=lambda: Store.empty(2 * 8192))
     _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1 << 15, np.int32))
-    _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
     _of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     @property

@@ -47,7 +47,7 @@ class Announcement:
 
     server: address of the peer that said so; kind: `model.ResolutionKind`; time: nanoseconds since 1970 UTC;
     uuid, version: "" where no interface is involved; address: what the announcement itself names, "" if
-    nothing; frame: ordinal in the run, 0 for one from a file; conversation: its index in the run, -1 for
+    nothing; frame: ordinal in the run, 0 for one from a file; conversation: its number in the run, -1 for
     one from a file; learnt_as: the kind under which an earlier run learnt it, "" for one of this run.
     """
 
@@ -135,7 +135,7 @@ class EndpointMap:
     def at(self, server: str, transport: str, port: int, time: int, *, asking: int | None = None) -> list[Entry]:
         """What held on this port at that time, best first; of what was told several times, the nearest.
 
-        asking: index of the conversation that wants to know; what it said itself is left out.
+        asking: number of the conversation that wants to know; what it said itself is left out.
         Order: kind (`model.RESOLUTION_KINDS`), then the last one before that time, then the first one after.
         """
         key = (server, transport, port)

@@ -90,6 +90,10 @@ class Scene:
         """tcp or udp."""
         return "tcp" if self.table.rows["protocol"][index] == TCP else "udp"
 
+    def number(self, index: int) -> int:
+        """Number of the conversation in the run, which its id and announcements name."""
+        return int(self.table.rows["number"][index])
+
     def server(self, index: int) -> str:
         """Address of the server."""
         return self.addresses.texts[self.sides.server[index]]
@@ -191,7 +195,7 @@ def learn(scene: Scene) -> None:
             draft.kind,
             time,
             frame,
-            draft.conversation,
+            scene.number(draft.conversation),
             draft.address,
             draft.annotation,
         )
@@ -242,7 +246,7 @@ def resolve(scene: Scene) -> dict[int, Resolution]:
     for index in _on_known_ports(scene).tolist():
         start = int(scene.table.rows["start"][index])
         port = int(scene.sides.server_port[index])
-        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=index)
+        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=scene.number(index))
         evidence = scene.inspection.evidence(index)
         accepted = {entry.uuid for entry in evidence.interfaces if entry.accepted} if evidence else set()
         entries = [entry for entry in entries if entry.announcement.uuid in accepted] or entries
