@@ -20,6 +20,8 @@ The house, in the order in which its rooms may import each other:
     verdicts rulecheck           matches -> one label, or the reason why there is none; the signatures' examples
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
+    retirement following         conversations over time: who is over, what is told again, what is forgotten
+    sniffing sinks               a running live capture, and where its reports go
     arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
     cli/                         the command, a module for each group of commands
 
@@ -34,13 +36,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from classifier.errors import ExflowError, UsageError
     from classifier.pipeline import Settings
     from classifier.result import Conversation, Result
 
     AnyPath = str | os.PathLike[str]
 
-__all__ = ["Conversation", "ExflowError", "Result", "Settings", "UsageError", "classify"]
+__all__ = ["Conversation", "ExflowError", "Result", "Settings", "UsageError", "classify", "sniff"]
 
 _HOME: Final = {
     "Conversation": "classifier.result",
@@ -72,6 +76,39 @@ def classify(
         inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map), jobs=jobs
     )
     return run([os.fspath(capture) for capture in captures], settings, None)
+
+
+def sniff(
+    interface: str,
+    *,
+    filter: str = "",
+    duration: float | None = None,
+    count: int | None = None,
+    snaplen: int | None = None,
+    inventory: AnyPath | None = None,
+    signatures: AnyPath | None = None,
+    endpoint_map: AnyPath | None = None,
+) -> Iterator[Conversation]:
+    """Listen to an interface and yield its conversations, labelled, as they are decided, revised and ended.
+
+    Each has the fields of a result's conversations, and `event` (`new`, `update`, `end`; a later one of the same id
+    replaces an earlier one) and `capture_loss`. filter: as of tcpdump. duration: seconds; count: packets; without
+    them until the loop is left. snaplen: bytes kept of a packet. The others: as for `classify`.
+    Raises UsageError, at the first step, for an unknown interface, a missing right to listen, a broken filter.
+    """
+    from classifier.pipeline import Settings
+    from classifier.sniffing import Handover, Session, conversations
+    from classifier.sources.live import Tap, listen
+
+    settings = Settings(inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map))
+    tap = Tap(interface, filter) if snaplen is None else Tap(interface, filter, snaplen)
+    source, handover = listen(tap, lambda line: None), Handover()
+    try:
+        session = Session(source, settings, [handover], duration=duration, count=count)
+    except BaseException:
+        source.close()
+        raise
+    yield from conversations(session, handover)
 
 
 def _path(value: AnyPath | None) -> Path | None:

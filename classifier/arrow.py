@@ -6,6 +6,7 @@ become Arrow values once; rows are made of them by index.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import IO, Any, Final
 
 import numpy as np
@@ -30,12 +31,18 @@ def schema(fields: tuple[Field, ...]) -> pa.Schema:
 
 def write_parquet(table: Table, out: IO[bytes]) -> None:
     """Write the table as Parquet, one row group per `PARQUET_ROWS`. Raises OSError as `out` does."""
-    wanted = schema(table.fields)
-    makers = [_Maker(field, table.columns[field.name]) for field in table.fields]
+    write_tables([table], out)
+
+
+def write_tables(tables: Sequence[Table], out: IO[bytes]) -> None:
+    """The same for several tables of equal fields, one behind the other; at least one."""
+    wanted = schema(tables[0].fields)
     with pq.ParquetWriter(out, wanted, compression="zstd", compression_level=1) as writer:
-        for start in range(0, len(table), PARQUET_ROWS):
-            rows = slice(start, start + PARQUET_ROWS)
-            writer.write_table(pa.Table.from_arrays([maker.rows(rows) for maker in makers], schema=wanted))
+        for table in tables:
+            makers = [_Maker(field, table.columns[field.name]) for field in table.fields]
+            for start in range(0, len(table), PARQUET_ROWS):
+                rows = slice(start, start + PARQUET_ROWS)
+                writer.write_table(pa.Table.from_arrays([maker.rows(rows) for maker in makers], schema=wanted))
 
 
 def _field(field: Field) -> pa.Field:

@@ -284,6 +284,20 @@ class ConversationTable:
     _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
     _of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
+    @classmethod
+    def of(cls, rows: Records, count: int, store: Store, counters: NDArray[np.int64]) -> ConversationTable:
+        """A table of conversations that began in another one, whose counters go on here."""
+        counters = counters.copy()
+        counters[USED] = count
+        slots = np.zeros(4 * len(rows), np.int32)
+        rehash(rows, count, slots)
+        return cls(rows, store, slots, counters)
+
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """int64 at USED, IGNORED, DROPPED and NUMBERED."""
+        return self._counters
+
     @property
     def count(self) -> int:
         """Conversations so far."""

@@ -122,6 +122,19 @@ class EndpointMap:
             if alias not in ("", said.server):
                 _file(self._aliases, (alias, said.transport, said.port), entry)
 
+    def condense(self, most: int) -> None:
+        """Forget repetitions: what was entered twice, and beyond `most` all but the newest of each thing told."""
+        self.announcements = list(dict.fromkeys(self.announcements))
+        if len(self.announcements) > most:
+            self.announcements = list(self._newest().values())
+
+    def _newest(self) -> dict[tuple[Any, ...], Announcement]:
+        """The newest announcement of each (server, transport, port, interface, kind)."""
+        newest: dict[tuple[Any, ...], Announcement] = {}
+        for said in sorted(self.announcements, key=_order):
+            newest[*said.endpoint, said.uuid, said.version, said.first_kind] = said
+        return newest
+
     @property
     def endpoints(self) -> Iterable[Endpoint]:
         """Every (server, transport, port) that something was said about, by the peer or under an alias."""
@@ -172,9 +185,7 @@ class EndpointMap:
 
     def save(self, path: Path) -> None:
         """Write what is known as JSON lines, the newest of each (server, transport, port, interface, kind)."""
-        newest: dict[tuple[Any, ...], Announcement] = {}
-        for said in sorted(self.announcements, key=_order):
-            newest[*said.endpoint, said.uuid, said.version, said.first_kind] = said
+        newest = self._newest()
         lines = [json.dumps(_to_record(newest[key])) for key in sorted(newest)]
         partial = path.with_name(path.name + ".part")
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

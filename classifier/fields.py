@@ -191,6 +191,13 @@ FIELDS: Final[tuple[Field, ...]] = (
 
 NAMES: Final[tuple[str, ...]] = tuple(field.name for field in FIELDS)
 
+LIVE_FIELDS: Final[tuple[Field, ...]] = (
+    _f("event", "str", "new, update or end: a later record of the same id replaces an earlier one",
+       words=("new", "update", "end")),
+    _f("capture_loss", "int", "packets that the capture lost, of anybody, while the conversation was open"),
+)  # fmt: skip
+"""What records of a live capture have besides."""
+
 ENDPOINT_FIELDS: Final[tuple[Field, ...]] = (
     _f("server_ip", "str", "the host that serves the port: the TCP peer, whatever the announcement says"),
     _f("transport", "str", "tcp, udp, or what the announcement names (a pipe, http)"),

@@ -246,7 +246,8 @@ def resolve(scene: Scene) -> dict[int, Resolution]:
     for index in _on_known_ports(scene).tolist():
         start = int(scene.table.rows["start"][index])
         port = int(scene.sides.server_port[index])
-        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=scene.number(index))
+        asking = scene.number(index)
+        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=asking)
         evidence = scene.inspection.evidence(index)
         accepted = {entry.uuid for entry in evidence.interfaces if entry.accepted} if evidence else set()
         entries = [entry for entry in entries if entry.announcement.uuid in accepted] or entries

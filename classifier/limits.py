@@ -29,6 +29,52 @@ MAX_DAMAGES: Final = 100
 MAX_INTERFACES: Final = 4096
 """Interfaces in one pcapng section."""
 
+# ---- listening -------------------------------------------------------------------------
+LIVE_BLOCK: Final = 1 * MIB
+"""One block of the ring shared with the kernel; a packet has to fit in."""
+
+LIVE_RING: Final = 128 * MIB
+"""The whole ring: a quarter of a second of 4 Gbit/s, while labels are made."""
+
+LIVE_BLOCKS_AT_ONCE: Final = 4
+"""Blocks of the ring in one batch: with the least that a packet takes there, its rows hold them."""
+
+MAX_SNAPLEN: Final = 256 * KIB
+"""Snap length by default, as tcpdump has it."""
+
+LIVE_CONVERSATIONS: Final = 512 * KIB
+"""Conversations open at a time; beyond it the least promising ones are ended early, and counted. About 220 MB."""
+
+LIVE_ARENA: Final = 128 * MIB
+"""First bytes kept of all open conversations."""
+
+LIVE_SEGMENTS: Final = 1_000_000
+"""Segments remembered of all open conversations."""
+
+LIVE_ENDED: Final = 96 * MIB
+"""Ended conversations kept for what is learnt later; the oldest go first."""
+
+LIVE_WAITING: Final = 192 * MIB
+"""Ended conversations that wait for their label; beyond it they are dropped unreported, and counted."""
+
+LIVE_ANNOUNCEMENTS: Final = 20_000
+"""Announcements of ports kept with all their repetitions; beyond it only the newest of each."""
+
+TCP_TIMEOUT_NS: Final = 7440 * 10**9
+"""Silence that ends an established TCP conversation (RFC 5382 REQ-5: at least 2 hours 4 minutes)."""
+
+ATTEMPT_TIMEOUT_NS: Final = 60 * 10**9
+"""Silence that ends one of which only one side was ever seen; by then a SYN was sent six times."""
+
+CLOSED_TIMEOUT_NS: Final = 5 * 10**9
+"""How long a closed one waits for late segments."""
+
+ACTIVE_TIMEOUT_NS: Final = 300 * 10**9
+"""After this a conversation that goes on is reported again, for its counts."""
+
+LIVE_REPORTS: Final = 256
+"""Reports that wait for a slow sink; further ones are dropped for it, and counted."""
+
 # ---- headers ---------------------------------------------------------------------------
 MAX_LAYERS: Final = 24
 """Headers walked in one packet (tags, tunnels, extension headers) before it is given up."""

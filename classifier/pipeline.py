@@ -28,7 +28,7 @@ from classifier.hosts import UNKNOWN, Inventory, Known
 from classifier.inspection import inspect_all
 from classifier.labelling import Scene, Sides
 from classifier.orientation import first_look
-from classifier.packets import BATCH_ROWS, Frames, PacketBatch
+from classifier.packets import BATCH_ROWS, Frames, Interfaces, PacketBatch
 from classifier.result import Result
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
@@ -92,7 +92,7 @@ class Assembly:
     packets: int = 0
 
 
-class _Decoded(NamedTuple):
+class Decoded(NamedTuple):
     """A batch whose headers were read; data: its bytes, with reassembled datagrams behind them."""
 
     batch: PacketBatch
@@ -111,25 +111,28 @@ def assemble(captures: CaptureSet, jobs: int = 2, progress: Progress | None = No
     return assembly
 
 
-def _decoded(captures: CaptureSet, assembly: Assembly, progress: Progress | None) -> Iterator[_Decoded]:
+def _decoded(captures: CaptureSet, assembly: Assembly, progress: Progress | None) -> Iterator[Decoded]:
     """Batches with their headers; three sets of columns in turn: filled, waiting, in use."""
     spare = [HeaderColumns.empty(BATCH_ROWS) for _ in range(3)]
     for turn, batch in enumerate(captures.batches(progress)):
-        headers = spare[turn % len(spare)]
-        fragments = decode(batch, captures.interfaces, headers, assembly.encapsulations)
-        data: NDArray[np.uint8] = batch.data
-        completed: list[Completed] = []
-        if fragments:
-            data, completed = assembly.reassembler.complete(batch, headers, assembly.encapsulations)
-        yield _Decoded(batch, headers, data, completed)
+        yield decode_batch(batch, captures.interfaces, spare[turn % len(spare)], assembly)
 
 
-def _ahead(batches: Iterator[_Decoded]) -> Iterator[_Decoded]:
+def decode_batch(batch: PacketBatch, interfaces: Interfaces, headers: HeaderColumns, assembly: Assembly) -> Decoded:
+    """Read the headers of a batch into columns with room for them, and put fragments together."""
+    data: NDArray[np.uint8] = batch.data
+    completed: list[Completed] = []
+    if decode(batch, interfaces, headers, assembly.encapsulations):
+        data, completed = assembly.reassembler.complete(batch, headers, assembly.encapsulations)
+    return Decoded(batch, headers, data, completed)
+
+
+def _ahead(batches: Iterator[Decoded]) -> Iterator[Decoded]:
     """The same batches, read by a thread of their own while the one before is worked on."""
-    handover: queue.Queue[_Decoded | BaseException | None] = queue.Queue(maxsize=1)
+    handover: queue.Queue[Decoded | BaseException | None] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
-    def offer(item: _Decoded | BaseException | None) -> bool:
+    def offer(item: Decoded | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 handover.put(item, timeout=0.2)

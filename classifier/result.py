@@ -11,9 +11,10 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classifier.errors import Damage
 from classifier.fields import (
@@ -169,22 +170,34 @@ class Result:
             yield from ({**at_hand, **finding} for finding in value_at(column, index))
 
 
+class Holder(Protocol):
+    """What has a table of conversations: a result, or a report of a live capture."""
+
+    @property
+    def table(self) -> Table:
+        """All columns with what they mean."""
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Every column by its name."""
+
+
 class Conversation:
     """One conversation of a result: an attribute for each field, read from its column when asked for."""
 
     __slots__ = ("_index", "_result")
 
-    def __init__(self, result: Result, index: int) -> None:
+    def __init__(self, result: Holder, index: int) -> None:
         self._result = result
         self._index = index
 
     def __getattr__(self, name: str) -> Any:
-        if name not in NAMES:
+        if name.startswith("_") or name not in self._result.columns:
             raise AttributeError(f"a conversation has no field {name!r}")
         return value_at(self._result.columns[name], self._index)
 
     def __dir__(self) -> list[str]:
-        return [*object.__dir__(self), *NAMES]
+        return [*object.__dir__(self), *self._result.columns]
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, in the order of the contract."""
@@ -211,6 +224,21 @@ def length_of(column: Column) -> int:
             return len(texts)
         case Coded(codes) | Framed(codes):
             return len(codes)
+
+
+def taken(column: Column, rows: NDArray[np.int64]) -> Column:
+    """The column with only these rows, in this order."""
+    match column:
+        case Numbers(values):
+            return Numbers(values[rows])
+        case Times(ns, digits):
+            return Times(ns[rows], digits[rows])
+        case Texts(texts):
+            return Texts(texts[rows])
+        case Coded(codes, distinct):
+            return Coded(codes[rows], distinct)
+        case Framed(codes, distinct, frames):
+            return Framed(codes[rows], distinct, frames[rows])
 
 
 def value_at(column: Column, index: int) -> Any:

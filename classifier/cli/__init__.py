@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "endpoints": "conversations",
     "hosts": "conversations",
     "signatures": "signatures",
+    "sniff": "sniff",
 }
 """Every command, in the order of `--help`, and the module of this package that has it."""
 

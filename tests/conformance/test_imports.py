@@ -14,7 +14,7 @@ ROOMS = (
     "packets addresses",
     "sources headers fragments community_id",
     "inspectors.base",
-    "streams conversations orientation",
+    "streams conversations orientation retirement",
     "inspectors",
     "essence inspection",
     "endpoints rules rulebook",
@@ -24,9 +24,12 @@ ROOMS = (
     "audit",
     "result",
     "pipeline",
+    "following",
+    "sniffing",
     "lines",
     "records",
     "arrow tables report deep",
+    "sinks",
     "cli",
 )
 """The order; modules of one line may import each other, as long as that goes one way too."""

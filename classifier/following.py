@@ -1,0 +1,426 @@
+"""Conversations over time: what becomes of an endless capture, in records that replace each other by id.
+
+One thread enters packets into a table of open conversations. Now and then it hands copies of what changed and
+what is over to a second one, which labels them with the very steps a capture file takes (`pipeline.conclude`) and
+reports them. Ended conversations are kept for a while: what is learnt later revises them. Everything is bounded;
+what a bound kept out is counted. Knows no sockets, files or screens.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier import limits, pipeline
+from classifier.conversations import ConversationTable
+from classifier.endpoints import EndpointMap
+from classifier.fields import LIVE_FIELDS, Coded, Column, Framed, Numbers, Texts, Times
+from classifier.hosts import Inventory
+from classifier.packets import BATCH_ROWS
+from classifier.result import Conversation, Result, Table, taken
+from classifier.retirement import (
+    CHANGED,
+    OVER,
+    TRACE,
+    Timeouts,
+    empty_store,
+    joined,
+    least_promising,
+    review,
+    size_of,
+)
+from classifier.rulebook import Rulebook
+from classifier.streams import ARENA_USED, SEGMENTS
+
+SECOND: Final = 10**9
+
+EVENTS: Final = ("new", "update", "end")
+
+UNTOLD: Final = frozenset(
+    {"id", "last_frame", "end", "packets_to_server", "packets_to_client", "bytes_to_server", "bytes_to_client",
+     "conn_state", "duplicate_packets", "missed_bytes"}
+)  # fmt: skip
+"""Columns that change with every packet: a change of them alone is no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When conversations are read, reported and given up. In nanoseconds of packet time."""
+
+    tick: int = SECOND
+    undecided: int = 5 * SECOND
+    review: int = 60 * SECOND
+    timeouts: Timeouts = field(
+        default_factory=lambda: Timeouts(
+            limits.TCP_TIMEOUT_NS, limits.UDP_TIMEOUT_NS, limits.ATTEMPT_TIMEOUT_NS, limits.CLOSED_TIMEOUT_NS,
+            limits.ACTIVE_TIMEOUT_NS,
+        )
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Ended:
+    """Conversations that ended together. size: bytes they take."""
+
+    table: ConversationTable
+    traces: Any
+    size: int
+    reported: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    """What the labelling thread is asked to read: the open ones come last."""
+
+    ended: list[Ended]
+    open_table: ConversationTable
+    open_traces: Any
+    now: int
+    lost: int
+
+
+@dataclass(slots=True)
+class Told:
+    """What the labelling thread reported: digests by number of the conversation, ascending."""
+
+    numbers: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Records of one moment: a table of `fields.FIELDS` and `fields.LIVE_FIELDS`."""
+
+    table: Table
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Every column by its name."""
+        return self.table.columns
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (Conversation(self, index) for index in range(len(self)))
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was met on the way, beside the losses of the source."""
+
+    evicted: int = 0
+    unreported: int = 0
+    forgotten: int = 0
+    conversations: int = 0
+
+
+class Follower:
+    """Follows a live source. `add` and `tick` belong to one thread; labels are made and reported in another.
+
+    report: called with each `Report`, in the labelling thread; must not block for long.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        rulebook: Rulebook,
+        inventory: Inventory,
+        endpoint_map: EndpointMap,
+        report: Callable[[Report], None],
+        pace: Pace | None = None,
+    ) -> None:
+        self.source, self.rulebook, self.inventory, self.endpoint_map = source, rulebook, inventory, endpoint_map
+        self.pace, self.counts = pace or Pace(), Counts()
+        self.assembly = pipeline.Assembly(table=_fresh_table())
+        self.ended: deque[Ended] = deque()
+        self._report = report
+        self._traces = np.zeros(len(self.assembly.table.rows), TRACE)
+        self._lost, self._dead, self._now, self._last_tick, self._last_review = 0, 0, 0, 0, 0
+        self._tasks: queue.Queue[_Task | None] = queue.Queue(maxsize=1)
+        self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self.failure: BaseException | None = None
+        self._labelling = threading.Thread(target=self._label, name="exflow-labels", daemon=True)
+        self._labelling.start()
+
+    @property
+    def table(self) -> ConversationTable:
+        """The open conversations, and tombstones."""
+        return self.assembly.table
+
+    # ---- the capturing thread --------------------------------------------------------------
+
+    def add(self, decoded: pipeline.Decoded) -> None:
+        """Enter a batch. Raises what the labelling thread failed with."""
+        if self.failure is not None:
+            raise self.failure
+        self._make_room()
+        before = self.table.count
+        self.assembly.packets += decoded.batch.count
+        self.table.add(decoded.batch, decoded.headers, decoded.data, decoded.completed)
+        if len(self._traces) < len(self.table.rows):
+            self._traces = _longer(self._traces, len(self.table.rows))
+        self._traces["lost"][before : self.table.count] = self._lost
+        self.counts.conversations += self.table.count - before
+        if decoded.batch.count:
+            self.tick(int(decoded.batch.columns.time[: decoded.batch.count].max()))
+
+    def tick(self, now: int, lost: int | None = None) -> None:
+        """Look for what is over or changed, if it is time. now: nanoseconds since 1970; lost: packets so far."""
+        self._lost = self._lost if lost is None else lost
+        self._now = max(self._now, now)
+        if self._now - self._last_tick >= self.pace.tick:
+            self._last_tick = self._now
+            self._remember_told()
+            said = review(self.table, self._traces, self._now, self.pace.undecided, self.pace.timeouts)
+            self._end(np.flatnonzero(said == OVER))
+            if self._idle.is_set():
+                self._hand_over(np.flatnonzero(said == CHANGED))
+            self._compact_if_worthwhile()
+
+    def finish(self) -> None:
+        """End everything, label it, report it; afterwards nothing runs any more."""
+        self._wait()
+        self._remember_told()
+        self._end(np.flatnonzero(self.table.rows["protocol"][: self.table.count]), bounded=False)
+        self._last_review = -(2**62)
+        self._hand_over(np.zeros(0, np.int64))
+        self._wait()
+        self._tasks.put(None)
+        self._labelling.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _wait(self) -> None:
+        self._idle.wait()
+
+    def _end(self, chosen: NDArray[np.int64], bounded: bool = True) -> None:
+        """Move rows to those that ended, and leave tombstones. bounded: drop what waits beyond its bound."""
+        if not len(chosen):
+            return
+        table = joined([(self.table, chosen)])
+        traces = self._traces[chosen]
+        traces["lost"] = self._lost - traces["lost"]
+        self.ended.append(Ended(table, traces, size_of(table)))
+        self.table.rows["protocol"][chosen] = 0
+        self._dead += len(chosen)
+        if bounded:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep the ended within their bounds: reported ones within one, all of them within another."""
+        reported = sum(each.size for each in self.ended if each.reported)
+        waiting = sum(each.size for each in self.ended if not each.reported)
+        for each in [each for each in self.ended if each.reported]:
+            if reported <= limits.LIVE_ENDED:
+                break
+            reported -= each.size
+            self.counts.forgotten += each.table.count
+            self.ended.remove(each)
+        while waiting > limits.LIVE_WAITING:
+            oldest = next(each for each in self.ended if not each.reported)
+            waiting -= oldest.size
+            self.counts.unreported += oldest.table.count
+            self.ended.remove(oldest)
+
+    def _hand_over(self, changed: NDArray[np.int64]) -> None:
+        """Give the labelling thread what it has not read yet; now and then everything, for what was learnt since."""
+        again = self._now - self._last_review >= self.pace.review
+        if again:
+            self._last_review = self._now
+            rows = self.table.rows[: self.table.count]
+            paid = self.table.store.flows["first_segment"][: 2 * self.table.count].reshape(-1, 2).any(axis=1)
+            changed = np.flatnonzero((rows["protocol"] != 0) & paid)
+        ended = [each for each in self.ended if again or not each.reported]
+        if not ended and not len(changed):
+            return
+        flows = self.table.store.flows
+        self._traces["segment_a"][changed] = flows["last_segment"][2 * changed]
+        self._traces["segment_b"][changed] = flows["last_segment"][2 * changed + 1]
+        traces = self._traces[changed]
+        traces["lost"] = self._lost - traces["lost"]
+        for each in ended:
+            each.reported = True
+        self._idle.clear()
+        self._tasks.put(_Task(ended, joined([(self.table, changed)]), traces, self._now, self._lost))
+
+    def _remember_told(self) -> None:
+        """Enter what was reported of open conversations into their traces."""
+        while not self._told.empty():
+            told = self._told.get()
+            numbers = self.table.rows["number"][: self.table.count]
+            place = np.minimum(np.searchsorted(numbers, told.numbers), max(len(numbers) - 1, 0))
+            there = numbers[place] == told.numbers if len(numbers) else np.zeros(len(place), np.bool_)
+            self._traces["told"][place[there]] = told.digests[there]
+            self._traces["told_at"][place[there]] = told.now
+
+    def _make_room(self) -> None:
+        """Before a batch: carry the living over if the table is full of the dead, end some early if it is not."""
+        store = self.table.store
+        tight = (
+            self.table.count + BATCH_ROWS > limits.LIVE_CONVERSATIONS
+            or store.counters[ARENA_USED] > 0.9 * len(store.arena)
+            or store.counters[SEGMENTS] > 0.9 * len(store.segments)
+        )
+        if not tight:
+            return
+        self._remember_told()
+        self._compact()
+        store = self.table.store
+        full = max(
+            (self.table.count + BATCH_ROWS) / limits.LIVE_CONVERSATIONS,
+            store.counters[ARENA_USED] / len(store.arena),
+            store.counters[SEGMENTS] / len(store.segments),
+        )
+        if full > 0.75:
+            victims = least_promising(self.table, self.table.count // 3)
+            self.counts.evicted += len(victims)
+            self._end(victims)
+            self._compact()
+
+    def _compact_if_worthwhile(self) -> None:
+        if self._dead > 8192 and 3 * self._dead > self.table.count:
+            self._compact()
+
+    def _compact(self) -> None:
+        old = self.table
+        alive = np.flatnonzero(old.rows["protocol"][: old.count])
+        flows = old.store.flows
+        unread = [flows["last_segment"][2 * alive + i] != self._traces[name][alive] for i, name in enumerate(_SEGMENTS)]
+        room = empty_store(limits.LIVE_SEGMENTS, limits.LIVE_ARENA, limits.MAX_HOLES)
+        room.counters[4:] = old.store.counters[4:]
+        self.assembly.table = table = joined([(old, alive)], room)
+        traces = np.zeros(len(table.rows), TRACE)
+        traces[: len(alive)] = self._traces[alive]
+        flows = table.store.flows
+        for i, name in enumerate(_SEGMENTS):
+            last = flows["last_segment"][: 2 * table.count].reshape(-1, 2)[:, i]
+            traces[name][: len(alive)] = np.where(unread[i], -1, last)
+        self._traces, self._dead = traces, 0
+
+    # ---- the labelling thread ----------------------------------------------------------------
+
+    def _label(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                self._conclude(task)
+            except BaseException as error:
+                self.failure = error
+            self._idle.set()
+
+    def _conclude(self, task: _Task) -> None:
+        parts = [(each.table, np.arange(each.table.count)) for each in task.ended]
+        parts.append((task.open_table, np.arange(task.open_table.count)))
+        table = joined(parts)
+        ended = table.count - task.open_table.count
+        traces = np.concatenate([*(each.traces for each in task.ended), task.open_traces])
+        assembly = pipeline.Assembly(table=table, encapsulations=self.assembly.encapsulations)
+        result = pipeline.conclude(self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1)
+        self.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
+        digests = digest(result.columns)
+        over = np.arange(table.count) < ended
+        news = _news(result, traces, digests, over, task.now, self.pace)
+        chosen = np.flatnonzero(news >= 0)
+        if len(chosen):
+            self._report(_report(result, chosen, news, traces))
+        first = 0
+        for each in task.ended:
+            each.traces["told"] = digests[first : first + each.table.count]
+            each.traces["segment_a"] = _ENDED
+            first += each.table.count
+        told = chosen[chosen >= ended]
+        numbers = table.rows["number"][told]
+        order = np.argsort(numbers)
+        self._told.put(Told(numbers[order], digests[told][order], task.now))
+
+
+_SEGMENTS: Final = ("segment_a", "segment_b")
+
+
+def _fresh_table() -> ConversationTable:
+    return joined([], empty_store(limits.LIVE_SEGMENTS, limits.LIVE_ARENA, limits.MAX_HOLES))
+
+
+def _longer(traces: Any, rows: int) -> Any:
+    grown = np.zeros(rows, TRACE)
+    grown[: len(traces)] = traces
+    return grown
+
+
+def _news(
+    result: Result, traces: Any, digests: NDArray[np.uint64], over: NDArray[np.bool_], now: int, pace: Pace
+) -> NDArray[np.int8]:
+    """Index into EVENTS of each conversation that is worth a record, -1 of the others."""
+    starts, ends, certainty = result.columns["start"], result.columns["end"], result.columns["certainty"]
+    assert isinstance(starts, Times)
+    assert isinstance(ends, Times)
+    assert isinstance(certainty, Coded)
+    labelled = np.array([value is not None for value in certainty.values] or [False])[certainty.codes]
+    untold = traces["told"] == 0
+    differs = traces["told"] != digests
+    decided = labelled | (now - starts.ns > pace.undecided)
+    due = (now - traces["told_at"] > pace.timeouts.active) & (ends.ns > traces["told_at"])
+    return (
+        np.select(
+            [over & (differs | (traces["segment_a"] != _ENDED)), untold & decided, ~untold & (differs | due)],
+            [2, 0, 1],
+            -1,
+        ).astype(np.int8)
+        if len(traces)
+        else np.zeros(0, np.int8)
+    )
+
+
+_ENDED: Final = -2
+"""In a trace's segment_a: the end was told."""
+
+
+def _report(result: Result, chosen: NDArray[np.int64], news: NDArray[np.int8], traces: Any) -> Report:
+    columns = {name: taken(column, chosen) for name, column in result.columns.items()}
+    columns["event"] = Coded(news[chosen].astype(np.int32), list(EVENTS))
+    columns["capture_loss"] = Numbers(traces["lost"][chosen].astype(np.int64))
+    return Report(Table((*result.table.fields, *LIVE_FIELDS), columns))
+
+
+def digest(columns: Mapping[str, Column]) -> NDArray[np.uint64]:
+    """uint64 for each row, never 0: equal for rows that say the same, but for counts (`UNTOLD`)."""
+    state: NDArray[np.uint64] | None = None
+    for name, column in columns.items():
+        if name not in UNTOLD:
+            for words in _words(column):
+                state = words if state is None else (state ^ words) * np.uint64(0x9E3779B97F4A7C15)
+                state ^= state >> np.uint64(29)
+    return np.zeros(0, np.uint64) if state is None else state | np.uint64(1)
+
+
+def _words(column: Column) -> Iterator[NDArray[np.uint64]]:
+    match column:
+        case Numbers(values) | Times(values):
+            yield values.astype(np.uint64)
+        case Texts(texts):
+            yield np.array([_hash(text) for text in texts.tolist()], np.uint64)
+        case Coded(codes, distinct):
+            yield _hashes(distinct)[codes]
+        case Framed(codes, distinct, frames):
+            yield _hashes(distinct)[codes]
+            odd = np.arange(1, 2 * frames.shape[1], 2).astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+            yield (frames.astype(np.uint64) * odd).sum(axis=1, dtype=np.uint64)  # unused holes are 0 and add nothing
+
+
+def _hashes(values: list[Any]) -> NDArray[np.uint64]:
+    return np.array([_hash(repr(value).encode("utf-8", "surrogatepass")) for value in values], np.uint64)
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

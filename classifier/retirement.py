@@ -1,0 +1,224 @@
+"""Conversations that leave a table: which are over, and how rows move to another table with their first bytes.
+
+A live table would grow for ever. Rows that are done become tombstones (protocol 0, which no packet has), and now
+and then what is left is carried over into a fresh table, as a copying garbage collector does. The same carrying
+takes the copies that labels are made from, while the table itself goes on being filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.compiled import Records, i64, kernel
+from classifier.conversations import CONVERSATION, ConversationTable
+from classifier.headers import TCP
+from classifier.streams import (
+    ARENA_USED,
+    BLANKS,
+    FLOW,
+    FREE_HOLE,
+    HOLE,
+    HOLES,
+    PAYLOAD,
+    SEEN,
+    SEGMENT,
+    SEGMENTS,
+    SENT_FIN,
+    SENT_RST,
+    Store,
+)
+
+TRACE: Final = np.dtype(
+    [("told", np.uint64), ("told_at", np.int64), ("lost", np.int64), ("segment_a", np.int32), ("segment_b", np.int32)],
+    align=True,
+)  # fmt: skip
+"""What is remembered beside a row. told: digest of what was last reported, 0 for nothing; told_at: when (packet
+time); lost: packets the capture had lost when it began; segments: the flows' last ones when it was last read."""
+
+# What `review` says of a row.
+QUIET, CHANGED, OVER = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Nanoseconds of silence that end a conversation. active: after this, one that goes on is reported again.
+
+    closed: after FINs or a RST, for late segments; attempt: where only one side was ever seen.
+    """
+
+    tcp: int
+    udp: int
+    attempt: int
+    closed: int
+    active: int
+
+
+@kernel
+def _review(
+    rows: Records,
+    flows: Records,
+    count: int,
+    traces: Records,
+    now: int,
+    undecided: int,
+    limits: tuple[int, int, int, int, int],
+    out: NDArray[np.uint8],
+) -> None:
+    tcp, udp, attempt, closed, active = limits
+    for index in range(count):
+        row, ahead, back, trace = rows[index], flows[2 * index], flows[2 * index + 1], traces[index]
+        out[index] = QUIET
+        if row.protocol == 0:
+            continue
+        silence, flags = now - row.end, i64(ahead.flags | back.flags)
+        if row.protocol != TCP:
+            over = silence > udp
+        elif flags & SENT_RST or (ahead.flags & back.flags & SENT_FIN):
+            over = silence > closed
+        elif ahead.flags & back.flags & SEEN == 0 and flags & PAYLOAD == 0:
+            over = silence > attempt
+        else:
+            over = silence > tcp
+        if over:
+            out[index] = OVER
+        elif flags & PAYLOAD == 0:
+            continue
+        elif trace.segment_a != ahead.last_segment or trace.segment_b != back.last_segment:
+            out[index] = CHANGED
+        elif trace.told == 0:
+            if now - row.start > undecided:
+                out[index] = CHANGED
+        elif row.end > trace.told_at and now - trace.told_at > active:
+            out[index] = CHANGED
+
+
+def review(
+    table: ConversationTable, traces: Records, now: int, undecided: int, timeouts: Timeouts
+) -> NDArray[np.uint8]:
+    """QUIET, CHANGED or OVER for each row. now: nanoseconds; undecided: how long a label may take to be found."""
+    out = np.zeros(table.count, np.uint8)
+    limits = (timeouts.tcp, timeouts.udp, timeouts.attempt, timeouts.closed, timeouts.active)
+    _review(table.rows, table.store.flows, table.count, traces, now, undecided, limits, out)
+    return out
+
+
+@kernel
+def _measure(store: Store, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
+    """How many segments, bytes and holes the chosen conversations have."""
+    segments, size, holes = 0, 0, 0
+    for index in chosen:
+        for number in (2 * index, 2 * index + 1):
+            segment = i64(store.flows[number].first_segment)
+            while segment != 0:
+                piece = store.segments[segment - 1]
+                segments += 1
+                size += piece.length if piece.arena >= BLANKS else 0
+                segment = i64(piece.next)
+            hole = i64(store.flows[number].hole)
+            while hole != 0:
+                holes += 1
+                hole = i64(store.holes[hole - 1].next)
+    return segments, size, holes
+
+
+@kernel
+def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Records, into: Store, first: int) -> None:
+    """Append the chosen conversations behind the first ones of another table, which has room for them."""
+    counters = into.counters
+    for i in range(len(chosen)):
+        into_rows[first + i] = rows[chosen[i]]
+        for side in (0, 1):
+            into.flows[2 * (first + i) + side] = store.flows[2 * chosen[i] + side]
+            flow = into.flows[2 * (first + i) + side]
+            segment, previous = i64(flow.first_segment), i64(0)
+            while segment != 0:
+                piece = store.segments[segment - 1]
+                counters[SEGMENTS] += 1
+                copy = into.segments[counters[SEGMENTS] - 1]
+                copy.offset, copy.frame, copy.time, copy.length = piece.offset, piece.frame, piece.time, piece.length
+                copy.arena, copy.next = piece.arena, 0
+                if piece.arena >= BLANKS:
+                    copy.arena = counters[ARENA_USED]
+                    end = copy.arena + piece.length
+                    into.arena[copy.arena : end] = store.arena[piece.arena : piece.arena + piece.length]
+                    counters[ARENA_USED] = end
+                if previous == 0:
+                    flow.first_segment = counters[SEGMENTS]
+                else:
+                    into.segments[previous - 1].next = counters[SEGMENTS]
+                previous = i64(counters[SEGMENTS])
+                flow.last_segment = previous
+                segment = i64(piece.next)
+            hole, previous = i64(flow.hole), i64(0)
+            while hole != 0:
+                counters[HOLES] += 1
+                gap = into.holes[counters[HOLES] - 1]
+                gap.start, gap.end, gap.next = store.holes[hole - 1].start, store.holes[hole - 1].end, 0
+                if previous == 0:
+                    flow.hole = counters[HOLES]
+                else:
+                    into.holes[previous - 1].next = counters[HOLES]
+                previous = i64(counters[HOLES])
+                hole = i64(store.holes[hole - 1].next)
+
+
+Part = tuple[ConversationTable, NDArray[np.int64]]
+"""A table and which of its rows."""
+
+
+def joined(parts: Sequence[Part], room: Store | None = None) -> ConversationTable:
+    """A new table of the chosen rows of others, in this order, each with its number.
+
+    room: an empty store to take instead of one that just fits, for a table that goes on being filled.
+    """
+    count = sum(len(chosen) for _, chosen in parts)
+    store = room if room is not None else _fitting(parts)
+    size = 8192 if room is not None else 1
+    while size < (2 * count if room is not None else count):
+        size *= 2
+    rows = np.zeros(size, CONVERSATION)
+    store = store._replace(flows=np.zeros(2 * size, FLOW))
+    first = 0
+    for table, chosen in parts:
+        _carry(table.rows, table.store, chosen, rows, store, first)
+        first += len(chosen)
+    return ConversationTable.of(rows, count, store, parts[0][0].counters if parts else np.zeros(4, np.int64))
+
+
+def _fitting(parts: Sequence[Part]) -> Store:
+    measured = [_measure(table.store, chosen) for table, chosen in parts]
+    segments, size, holes = (sum(each) for each in zip(*measured, strict=True)) if measured else (0, 0, 0)
+    return empty_store(segments, BLANKS + size, holes)
+
+
+def empty_store(segments: int, arena: int, holes: int) -> Store:
+    """A store of that size, its flows still missing."""
+    counters = np.zeros(6, np.int64)
+    counters[ARENA_USED] = BLANKS
+    counters[FREE_HOLE] = 0
+    return Store(
+        np.zeros(0, FLOW), np.empty(segments, SEGMENT), np.empty(holes, HOLE), np.zeros(arena, np.uint8), counters
+    )
+
+
+def least_promising(table: ConversationTable, number: int) -> NDArray[np.int64]:
+    """So many rows to end early: closed ones first, then those without payload, then the longest silent."""
+    rows = table.rows[: table.count]
+    flags = table.store.flows["flags"][: 2 * table.count].reshape(-1, 2)
+    either = flags[:, 0] | flags[:, 1]
+    closed = ((flags[:, 0] & flags[:, 1] & SENT_FIN) | (either & SENT_RST)) != 0
+    rank = np.where(closed, 0, np.where((either & PAYLOAD) == 0, 1, 2))
+    alive = np.flatnonzero(rows["protocol"])
+    order = np.lexsort((rows["end"][alive], rank[alive]))
+    return np.sort(alive[order[:number]])
+
+
+def size_of(table: ConversationTable) -> int:
+    """Bytes that a table of `joined` takes."""
+    store = table.store
+    return int(sum(part.nbytes for part in (table.rows, store.flows, store.segments, store.holes, store.arena)))

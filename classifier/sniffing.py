@@ -1,0 +1,273 @@
+"""A running live capture: a source and a follower, joined by a thread that never waits for anybody.
+
+`Session` is what the command and `classifier.sniff` share. Sinks get reports through bounded queues of their own:
+a slow one loses reports, which are counted, and never holds the capture up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from classifier import limits, pipeline
+from classifier.endpoints import EndpointMap
+from classifier.errors import UsageError
+from classifier.following import Follower, Pace, Report
+from classifier.headers import HeaderColumns
+from classifier.hosts import Inventory
+from classifier.packets import BATCH_ROWS
+from classifier.result import Conversation
+from classifier.rulebook import load
+from classifier.sources.live import LiveSource
+
+
+class Sink(Protocol):
+    """Where reports go. Its methods are called in a thread of its own; OSError is survived and counted."""
+
+    name: str
+
+    def write(self, report: Report) -> None:
+        """Take one report."""
+
+    def tick(self) -> None:
+        """Called about once a second."""
+
+    def close(self) -> None:
+        """No more reports come."""
+
+
+class RecordsLostError(OSError):
+    """A sink lost more than the report it was given."""
+
+    def __init__(self, error: OSError, records: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.records = records
+
+
+@dataclass(slots=True)
+class Outlet:
+    """A sink with its queue and thread. lost: records that it could not take; trouble: why, in words."""
+
+    sink: Sink
+    say: Callable[[str], None]
+    lost: int = 0
+    trouble: str = ""
+    _waiting: queue.Queue[Report | None] = field(default_factory=lambda: queue.Queue(limits.LIVE_REPORTS))
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to serve the sink."""
+        self._thread = threading.Thread(target=self._serve, name=f"exflow-{self.sink.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, report: Report) -> None:
+        """Hand a report over, or count it as lost."""
+        try:
+            self._waiting.put_nowait(report)
+        except queue.Full:
+            self.lost += len(report)
+            self._note("too slow")
+
+    def finish(self, patience: float) -> None:
+        """Let the sink write what waits, and close it; gives up after that many seconds."""
+        until = time.monotonic() + patience
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=patience)
+        if self._thread is not None:
+            self._thread.join(max(until - time.monotonic(), 0.1))
+            if self._thread.is_alive():
+                self.lost += sum(len(report) for report in list(self._waiting.queue) if report is not None)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                report = self._waiting.get(timeout=1)
+            except queue.Empty:
+                self._try(self.sink.tick, 0)
+                continue
+            if report is None:
+                break
+            if self._try(lambda: self.sink.write(report), len(report)):  # noqa: B023
+                self._try(self.sink.tick, 0)
+        self._try(self.sink.close, 0)
+
+    def _try(self, action: Callable[[], None], records: int) -> bool:
+        try:
+            action()
+        except OSError as error:
+            self.lost += error.records if isinstance(error, RecordsLostError) else records
+            self._note(error.strerror or str(error))
+            return False
+        if records and self.trouble:
+            self.say(f"{self.sink.name}: writing again; {self.lost} records could not be written")
+            self.trouble = ""
+        return True
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.say(f"{self.sink.name}: {trouble}; records are lost until that ends, and counted")
+
+
+class Session:
+    """One live capture. Raises UsageError for broken settings.
+
+    say: called with lines for the user, from any thread. count: packets after which it ends; duration: seconds.
+    """
+
+    def __init__(
+        self,
+        source: LiveSource,
+        settings: pipeline.Settings,
+        sinks: list[Sink],
+        *,
+        duration: float | None = None,
+        count: int | None = None,
+        pace: Pace | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.source, self.settings, self.say = source, settings, say
+        self.outlets = [Outlet(sink, say) for sink in sinks]
+        self.duration, self.count = duration, count
+        rulebook, inventory = _knowledge(settings)
+        endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
+        self.follower = Follower(source, rulebook, inventory, endpoint_map, self._distribute, pace)
+        self.failure: BaseException | None = None
+        self.processed = 0
+        self._reload = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="exflow-capture", daemon=True)
+
+    def start(self) -> None:
+        """Begin to capture."""
+        for outlet in self.outlets:
+            outlet.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the capture to end; what was seen is still reported."""
+        self.source.stopped = True
+
+    def reload(self) -> None:
+        """Ask for signatures and inventory to be read anew; broken ones are refused, the old ones kept."""
+        self._reload.set()
+
+    def ended(self, timeout: float) -> bool:
+        """Wait for the end for so many seconds; True when all is reported and written."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was received, and what was lost by whom."""
+        counts, losses = self.follower.counts, self.source.losses
+        return {
+            "packets_received": losses.received,
+            "packets_dropped_by_kernel": losses.kernel,
+            "packets_dropped_by_interface": losses.interface,
+            "packets_without_tcp_or_udp": self.follower.table.ignored_packets,
+            "conversations": counts.conversations,
+            "conversations_evicted": counts.evicted,
+            "conversations_unreported": counts.unreported,
+            "records_not_written": sum(outlet.lost for outlet in self.outlets),
+        }
+
+    def _distribute(self, report: Report) -> None:
+        for outlet in self.outlets:
+            outlet.offer(report)
+
+    def _run(self) -> None:
+        try:
+            self._capture()
+            self.follower.finish()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            with contextlib.suppress(OSError):
+                self.source.count_losses()
+            self.source.close()
+            for outlet in self.outlets:
+                outlet.finish(patience=30)
+            self._save_endpoint_map()
+
+    def _capture(self) -> None:
+        headers, started, asked = HeaderColumns.empty(BATCH_ROWS), time.monotonic(), 0.0
+        for batch in self.source.batches():
+            now = time.monotonic()
+            if batch is not None:
+                decoded = pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
+                self.follower.add(decoded)
+                self.processed += batch.count
+            if now - asked >= 1:
+                asked = now
+                lost = self.source.count_losses().lost
+                self.follower.tick(time.time_ns() if batch is None else 0, lost)
+                if self._reload.is_set():
+                    self._take_up_changes()
+            if (self.duration is not None and now - started >= self.duration) or (
+                self.count is not None and self.processed >= self.count
+            ):
+                break
+
+    def _take_up_changes(self) -> None:
+        self._reload.clear()
+        try:
+            self.follower.rulebook, self.follower.inventory = _knowledge(self.settings)
+            self.say("signatures and inventory were read again")
+        except UsageError as error:
+            self.say(f"refused, the old ones stay in use: {error}")
+
+    def _save_endpoint_map(self) -> None:
+        if self.settings.endpoint_map:
+            try:
+                self.follower.endpoint_map.save(self.settings.endpoint_map)
+            except OSError as error:
+                self.say(f"endpoint map {self.settings.endpoint_map}: {error.strerror}")
+
+
+def _knowledge(settings: pipeline.Settings) -> tuple[Any, Inventory]:
+    return load(settings.signatures), Inventory.load(settings.inventory) if settings.inventory else Inventory()
+
+
+class Handover:
+    """A sink that a generator reads from."""
+
+    name = "generator"
+
+    def __init__(self) -> None:
+        self.reports: queue.Queue[Report] = queue.Queue(limits.LIVE_REPORTS)
+        self.left = False
+
+    def write(self, report: Report) -> None:
+        """Keep a report until the reader takes it, or has left."""
+        while not self.left:
+            with contextlib.suppress(queue.Full):
+                self.reports.put(report, timeout=0.2)
+                return
+
+    def tick(self) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def conversations(session: Session, handover: Handover) -> Iterator[Conversation]:
+    """Yield what a session reports, until it ends. Leaving the loop stops the capture."""
+    session.start()
+    try:
+        while not (session.ended(0) and handover.reports.empty()):
+            try:
+                yield from handover.reports.get(timeout=0.2)
+            except queue.Empty:
+                continue
+        if session.failure is not None:
+            raise session.failure
+    finally:
+        handover.left = True
+        session.stop()
+        session.ended(60)
