@@ -371,15 +371,9 @@ def _news(
     differs = traces["told"] != digests
     decided = labelled | (now - starts.ns > pace.undecided)
     due = (now - traces["told_at"] > pace.timeouts.active) & (ends.ns > traces["told_at"])
-    return (
-        np.select(
-            [over & (differs | (traces["segment_a"] != _ENDED)), untold & decided, ~untold & (differs | due)],
-            [2, 0, 1],
-            -1,
-        ).astype(np.int8)
-        if len(traces)
-        else np.zeros(0, np.int8)
-    )
+    ending = over & (differs | (traces["segment_a"] != _ENDED))
+    conditions = [ending, over, untold & decided, ~untold & (differs | due)]
+    return np.select(conditions, [2, -1, 0, 1], -1).astype(np.int8)
 
 
 _ENDED: Final = -2

@@ -59,3 +59,17 @@ def test_the_last_records_are_those_of_the_file(capture: Path, pace: Pace) -> No
     assert {row.pop("event") for row in live.values()} == {"end"}
     assert {row.pop("capture_loss") for row in live.values()} == {0}
     assert [live[number] for number in sorted(live)] == expected
+
+
+def test_an_end_is_told_once_unless_it_is_revised() -> None:
+    reports, _ = replay(CAPTURES[0], HASTY)
+    told: dict[int, list[str]] = {}
+    for report in reports:
+        for entry in report:
+            told.setdefault(entry.id, []).append(entry.event)
+    assert told
+    for events in told.values():
+        assert events[0] in ("new", "end")
+        assert events[-1] == "end"
+        assert "new" not in events[1:]
+        assert events.count("end") == 1
