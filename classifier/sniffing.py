@@ -20,7 +20,7 @@ from classifier.errors import UsageError
 from classifier.following import Follower, Pace, Report
 from classifier.headers import HeaderColumns
 from classifier.hosts import Inventory
-from classifier.packets import BATCH_ROWS
+from classifier.packets import BATCH_ROWS, PacketBatch
 from classifier.result import Conversation
 from classifier.rulebook import load
 from classifier.sources.live import LiveSource
@@ -199,6 +199,9 @@ class Session:
         for batch in self.source.batches():
             now = time.monotonic()
             if batch is not None:
+                left = batch.count if self.count is None else self.count - self.processed
+                if left < batch.count:
+                    batch = PacketBatch(batch.data, batch.columns.rows(0, left), left, batch.first_frame)
                 decoded = pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
                 self.follower.add(decoded)
                 self.processed += batch.count
@@ -208,9 +211,9 @@ class Session:
                 self.follower.tick(time.time_ns() if batch is None else 0, lost)
                 if self._reload.is_set():
                     self._take_up_changes()
-            if (self.duration is not None and now - started >= self.duration) or (
-                self.count is not None and self.processed >= self.count
-            ):
+            if self.duration is not None and now - started >= self.duration:
+                self.stop()
+            if self.count is not None and self.processed >= self.count:
                 break
 
     def _take_up_changes(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import classifier
@@ -13,7 +14,7 @@ from classifier.endpoints import EndpointMap
 from classifier.following import SECOND, Follower, Pace, Report
 from classifier.headers import HeaderColumns
 from classifier.hosts import Inventory
-from classifier.packets import BATCH_ROWS, PacketBatch
+from classifier.packets import BATCH_ROWS, PacketBatch, PacketColumns
 from classifier.retirement import Timeouts
 from classifier.rulebook import load
 from classifier.sources import CaptureSet
@@ -49,8 +50,11 @@ def final(reports: list[Report]) -> dict[int, dict[str, Any]]:
     return {row["id"]: row for report in reports for row in (entry.to_dict() for entry in report)}
 
 
-@pytest.mark.parametrize("pace", [PATIENT, HASTY], ids=["patient", "hasty"])
-@pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
+TICKETS = [path for path in CAPTURES if path.stem.startswith("ticket")]
+REPLAYS = [(path, HASTY) for path in CAPTURES[::4] + TICKETS] + [(path, PATIENT) for path in CAPTURES[2::8]]
+
+
+@pytest.mark.parametrize(("capture", "pace"), REPLAYS)
 def test_the_last_records_are_those_of_the_file(capture: Path, pace: Pace) -> None:
     reports, _ = replay(capture, pace)
     live = final(reports)
@@ -73,3 +77,56 @@ def test_an_end_is_told_once_unless_it_is_revised() -> None:
         assert events[-1] == "end"
         assert "new" not in events[1:]
         assert events.count("end") == 1
+
+
+# ---- bounds ----------------------------------------------------------------------------------------
+
+
+def scan(first: int, flows: int, time: int) -> tuple[PacketBatch, HeaderColumns]:
+    """SYNs, each to another port and host, as a batch whose headers were read already."""
+    number = np.arange(first, first + flows)
+    zeros, headers = np.zeros(flows, np.int64), HeaderColumns.empty(flows)
+    for column in headers:
+        column[:] = 0
+    headers.protocol[:], headers.flags[:] = 6, 2
+    headers.source_low[:], headers.target_low[:] = 0xFFFF0A000001, 0xFFFF0A010000 + number // 50_000
+    headers.source_port[:], headers.target_port[:] = 40_000, 1 + number % 50_000
+    sizes = np.full(flows, 54, np.int32)
+    columns = PacketColumns(zeros, sizes, sizes, np.full(flows, time), zeros.astype(np.int32))
+    return PacketBatch(np.zeros(64, np.uint8), columns, flows, 1 + first), headers
+
+
+def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 100_000)
+    monkeypatch.setattr(limits, "LIVE_ENDED", 4 * limits.MIB)
+    monkeypatch.setattr(limits, "LIVE_WAITING", 32 * limits.MIB)
+    reports: list[Report] = []
+    source = CaptureSet([])
+    source.interfaces.add(1, 9)
+    source.frames.open("scan")
+    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, Pace())
+    most = 0
+    for turn in range(20):
+        batch, headers = scan(turn * 20_000, 20_000, SECOND + turn * 10**8)
+        follower.add(pipeline.Decoded(batch, headers, batch.data, []))
+        most = max(most, follower.table.count)
+    follower.finish()
+    told = sum(len(report) for report in reports)
+    assert most <= 100_000
+    assert follower.counts.conversations == 400_000
+    assert follower.counts.evicted > 0
+    assert told + follower.counts.unreported == 400_000
+
+
+def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None:
+    reports: list[Report] = []
+    source = CaptureSet([])
+    source.interfaces.add(1, 9)
+    source.frames.open("eth")
+    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, Pace())
+    for time in (SECOND, SECOND + limits.ATTEMPT_TIMEOUT_NS + 2 * SECOND):
+        batch, headers = scan(0, 1, time)
+        follower.tick(time)
+        follower.add(pipeline.Decoded(batch, headers, batch.data, []))
+    follower.finish()
+    assert sorted(final(reports)) == [1, 2]

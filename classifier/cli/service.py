@@ -83,7 +83,8 @@ def rights_of(user: str | None) -> Iterator[None]:
 
 
 def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
-    """SIGINT and SIGTERM flush and end; a second SIGINT ends at once. SIGHUP reads settings again."""
+    """SIGINT and SIGTERM flush and end; a second SIGINT ends at once. SIGHUP reads settings again,
+    or ends what its terminal has left."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,9 +13,12 @@ from classifier.cli.common import READING, ReaderGoneError, complain, options
 from classifier.cli.service import UNIT, on_signals, rights_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from classifier.cli.screen import Screen
     from classifier.sniffing import Session, Sink
 
-FORMATS: Final = ("jsonl", "parquet")
+FORMATS: Final = ("screen", "jsonl", "parquet")
 
 
 def _print_unit(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -40,7 +43,7 @@ LISTENING: Final = (
     click.option("--active-timeout", type=click.IntRange(1), default=300, show_default=True,
                  help="Seconds after which one that goes on is reported again."),
     click.option("--format", "form", type=click.Choice(FORMATS),
-                 help="Default: jsonl; parquet where OUT is a folder."),
+                 help="Default: screen on a terminal, else jsonl; parquet where OUT is a folder."),
     click.option("-o", "--output", "out", metavar="OUT", default="-",
                  help="JSON lines file, or folder for Parquet, instead of standard output."),
     click.option("--rotate", type=click.IntRange(1), help="Seconds after which a new JSON lines file begins."),
@@ -60,22 +63,36 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
     A conversation is reported when its label is decided (new), when that is revised (update) and when it is over
     (end); a later record of the same id replaces an earlier one. Ctrl-C ends it, and what was seen is written.
     """
-    chosen = form or ("jsonl" if out == "-" else _by_name(out))
+    seen = sys.stdout.isatty() and sys.stdin.isatty()
+    chosen = form or (_by_name(out) if out != "-" else "screen" if seen else "jsonl")
+    if chosen == "screen" and (out != "-" or not seen):
+        raise click.UsageError("the screen is for a terminal; for a file or a pipe use --format jsonl")
+    screen = _screen(interface) if chosen == "screen" else None
+    say = screen.say if screen else _say
     with rights_of(user):
         from classifier.sources.live import Tap, listen
 
         tap = Tap(interface, settings["bpf"], settings["snaplen"], settings["ring"] << 20, settings["fanout"] or 0)
-        source = listen(tap, _say)
-    sinks = _sinks(chosen, out, settings["rotate"])
-    session = _session(source, sinks, settings)
+        source = listen(tap, say)
+    sinks: list[Sink] = [screen] if screen else _sinks(chosen, out, settings["rotate"])
+    session = _session(source, sinks, settings, say)
     if settings["metrics"]:
         from classifier.sinks import Metrics
 
         Metrics(settings["metrics"], lambda: session.counters)
-    on_signals(session.stop, session.reload)
+    on_signals(session.stop, session.stop if screen else session.reload)
     session.start()
-    _wait(session, sinks, alone=len(sinks) == 1 and out == "-")
+    if screen:
+        screen.watch(session)
+    else:
+        _wait(session, alone=out == "-")
     return _report(session)
+
+
+def _screen(interface: str) -> Screen:
+    from classifier.cli.screen import Screen
+
+    return Screen(interface)
 
 
 def _by_name(out: str) -> str:
@@ -94,7 +111,7 @@ def _sinks(form: str, out: str, rotate: int | None) -> list[Sink]:
     return [sinks.Lines(sys.stdout.buffer)]
 
 
-def _session(source: Any, sinks: list[Sink], settings: dict[str, Any]) -> Session:
+def _session(source: Any, sinks: list[Sink], settings: dict[str, Any], say: Callable[[str], None]) -> Session:
     from classifier import limits
     from classifier.compiled import compiles_now
     from classifier.following import SECOND, Pace
@@ -103,7 +120,7 @@ def _session(source: Any, sinks: list[Sink], settings: dict[str, Any]) -> Sessio
     from classifier.sniffing import Session
 
     if compiles_now():
-        _say("compiling for this machine, once; packets wait in the ring as long as it has room")
+        say("compiling for this machine, once; packets wait in the ring as long as it has room")
     pace = Pace(
         timeouts=Timeouts(
             settings["tcp_timeout"] * SECOND, settings["udp_timeout"] * SECOND, limits.ATTEMPT_TIMEOUT_NS,
@@ -111,12 +128,10 @@ def _session(source: Any, sinks: list[Sink], settings: dict[str, Any]) -> Sessio
         )
     )  # fmt: skip
     known = Settings(settings["inventory"], settings["signatures"], settings["endpoint_map"])
-    return Session(
-        source, known, sinks, duration=settings["duration"], count=settings["count"], pace=pace, say=_say
-    )
+    return Session(source, known, sinks, duration=settings["duration"], count=settings["count"], pace=pace, say=say)
 
 
-def _wait(session: Session, sinks: list[Sink], alone: bool) -> None:
+def _wait(session: Session, alone: bool) -> None:
     while not session.ended(0.2):
         if alone and session.outlets[0].trouble == "Broken pipe":
             session.stop()

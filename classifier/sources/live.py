@@ -163,7 +163,7 @@ class LiveSource:
 class Ring(LiveSource):
     """A TPACKET_V3 ring. Raises UsageError where the interface can't be listened to."""
 
-    __slots__ = ("_blocks", "_columns", "_data", "_map", "_next", "_socket", "_status", "_up")
+    __slots__ = ("_blocks", "_columns", "_data", "_gone", "_map", "_next", "_socket", "_status", "_up")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,7 +171,7 @@ class Ring(LiveSource):
         self._dropped_before = _interface_drops(self.tap.interface)
         self._blocks = max(self.tap.ring // LIVE_BLOCK, 2)
         self._columns = PacketColumns.empty(BATCH_ROWS)
-        self._next, self._up = 0, True
+        self._next, self._up, self._gone = 0, True, False
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError as error:
@@ -206,7 +206,12 @@ class Ring(LiveSource):
         """See LiveSource."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | select.POLLERR)
-        while not self.stopped:
+        ending = False
+        while True:
+            if self.stopped and not ending:
+                ending = True
+                _attach(self._socket, _returning(0))  # nothing more comes in; what is there is read to its end
+                clock.sleep(2 * RETIRE_MS / 1000)
             first, rows = self._next, 0
             base = first * LIVE_BLOCK
             while self._next < min(self._blocks, first + LIVE_BLOCKS_AT_ONCE) and self._status[self._next] & 1:
@@ -219,6 +224,8 @@ class Ring(LiveSource):
                 self._status[first : self._next] = 0  # TP_STATUS_KERNEL
                 self._next %= self._blocks
                 continue
+            if ending:
+                return
             if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(WAIT_MS)):
                 self._trouble()
             if not self._up:
@@ -230,11 +237,14 @@ class Ring(LiveSource):
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number and self._up:
             self._up = False
-            gone = not Path(f"/sys/class/net/{self.tap.interface}").exists()
-            self.say(f"{self.tap.interface} {'was removed' if gone else 'is down'}; waiting for it")
+            self.say(f"{self.tap.interface} is down; waiting for it")
 
     def _try_again(self) -> None:
         clock.sleep(WAIT_MS / 1000)
+        gone = not Path(f"/sys/class/net/{self.tap.interface}").exists()
+        if gone and not self._gone:
+            self.say(f"{self.tap.interface} was removed; waiting for it")
+        self._gone = gone
         try:
             if _is_up(self.tap.interface):
                 self._bind()
@@ -343,7 +353,15 @@ def _interface_drops(interface: str) -> int:
 
 def _attach_filter(listening: socket.socket, tap: Tap) -> None:
     """Attach the user's filter; without one, a program that only cuts packets to the snap length."""
-    program = _compiled(tap) if tap.filter else struct.pack("HBBI", 0x06, 0, 0, tap.snaplen)  # BPF_RET | BPF_K
+    _attach(listening, _compiled(tap) if tap.filter else _returning(tap.snaplen))
+
+
+def _returning(size: int) -> bytes:
+    """A program that takes so many bytes of every packet (BPF_RET | BPF_K)."""
+    return struct.pack("HBBI", 0x06, 0, 0, size)
+
+
+def _attach(listening: socket.socket, program: bytes) -> None:
     text = ctypes.create_string_buffer(program, len(program))
     filter_program = struct.pack("HL", len(program) // 8, ctypes.addressof(text))
     listening.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, filter_program)
