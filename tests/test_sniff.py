@@ -108,6 +108,52 @@ def test_the_kernel_filters_and_a_bad_filter_is_refused(wire: tuple[str, str], t
     assert "--filter 'port port'" in refused.stderr
 
 
+def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: tuple[str, str], tmp_path: Path) -> None:
+    inventory, learnt = tmp_path / "hosts.toml", tmp_path / "map.jsonl"
+    inventory.write_text("")
+    capture = sniff(wire[0], "-o", str(tmp_path / "live.jsonl"), "--inventory", str(inventory),
+                    "--endpoint-map", str(learnt))  # fmt: skip
+    time.sleep(1.5)
+    inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbox"]\n')
+    capture.send_signal(signal.SIGHUP)
+    time.sleep(1.5)
+    inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbax"]\n')
+    capture.send_signal(signal.SIGHUP)
+    time.sleep(1.5)
+    play(wire[0])
+    time.sleep(1)
+    capture.send_signal(signal.SIGTERM)
+    _, said = capture.communicate(timeout=120)
+    assert "signatures and inventory were read again" in said
+    assert "refused, the old ones stay in use" in said
+    rows = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
+    assert {row["server_role"] for row in rows if row["server_port"] == 49734} == {"mailbox"}
+    assert any(json.loads(line)["port"] == 49734 for line in learnt.read_text().splitlines())
+
+
+def test_in_python_the_loop_can_be_left_and_errors_arrive_in_it(wire: tuple[str, str]) -> None:
+    code = """
+import classifier, threading
+try:
+    next(classifier.sniff("nosuch"))
+except classifier.UsageError as error:
+    print(error)
+for conversation in classifier.sniff("tap", duration=60):
+    print(conversation.event, conversation.data_paths)
+    break
+print("left", [each.name for each in threading.enumerate() if each.name.startswith("exflow")])
+"""
+    command = ["ip", "netns", "exec", wire[0], sys.executable, "-c", code]
+    looping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    until(lambda: listening(wire[0]))
+    play(wire[0])
+    said, _ = looping.communicate(timeout=120)
+    first, second, left = said.splitlines()
+    assert first == "no interface 'nosuch'; there are lo, out, tap"
+    assert second.split()[0] in ("new", "end")
+    assert left == "left []"
+
+
 def test_an_interface_that_is_down_and_one_that_is_gone(wire: tuple[str, str], tmp_path: Path) -> None:
     inside = ("ip", "netns", "exec", wire[0])
     capture = sniff(wire[0], "-o", str(tmp_path / "live.jsonl"))
