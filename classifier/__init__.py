@@ -21,7 +21,7 @@ The house, in the order in which its rooms may import each other:
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
     retirement following         conversations over time: who is over, what is told again, what is forgotten
-    sniffing sinks               a running live capture, and where its reports go
+    sniffing sinks packet_ring   a running live capture, and where its reports and packets go
     arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
     cli/                         the command, a module for each group of commands
 

@@ -298,6 +298,11 @@ class ConversationTable:
         """int64 at USED, IGNORED, DROPPED and NUMBERED."""
         return self._counters
 
+    def numbers(self, packets: int) -> NDArray[np.int64]:
+        """int64: the number of the conversation that each packet of the last batch counts for, -1 for none."""
+        of_row = self._of_row[:packets]
+        return np.where(of_row >= 0, self.rows["number"][of_row], -1)
+
     @property
     def count(self) -> int:
         """Conversations so far."""

@@ -161,8 +161,11 @@ class Follower:
 
     # ---- the capturing thread --------------------------------------------------------------
 
-    def add(self, decoded: pipeline.Decoded) -> None:
-        """Enter a batch. Raises what the labelling thread failed with."""
+    def add(self, decoded: pipeline.Decoded) -> NDArray[np.int64]:
+        """Enter a batch; returns the number of each packet's conversation, -1 for none.
+
+        Raises what the labelling thread failed with.
+        """
         if self.failure is not None:
             raise self.failure
         self._make_room()
@@ -173,8 +176,10 @@ class Follower:
             self._traces = _longer(self._traces, len(self.table.rows))
         self._traces["lost"][before : self.table.count] = self._lost
         self.counts.conversations += self.table.count - before
+        numbers = self.table.numbers(decoded.batch.count)
         if decoded.batch.count:
             self.tick(int(decoded.batch.columns.time[: decoded.batch.count].max()))
+        return numbers
 
     def tick(self, now: int, lost: int | None = None) -> None:
         """Look for what is over or changed, if it is time. now: nanoseconds since 1970; lost: packets so far."""

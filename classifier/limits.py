@@ -57,6 +57,15 @@ LIVE_ENDED: Final = 96 * MIB
 LIVE_WAITING: Final = 192 * MIB
 """Ended conversations that wait for their label; beyond it they are dropped unreported, and counted."""
 
+LIVE_DELAY: Final = 64 * MIB
+"""Packets that wait to learn whether they are worth keeping."""
+
+LIVE_DELAY_SECONDS: Final = 20
+"""How long they wait at most: longer than a label takes to be found."""
+
+LIVE_VERDICTS: Final = 4 * MIB
+"""Conversations whose label is remembered for their packets; more can't begin while packets wait."""
+
 LIVE_ANNOUNCEMENTS: Final = 20_000
 """Announcements of ports kept with all their repetitions; beyond it only the newest of each."""
 

@@ -40,6 +40,11 @@ class PacketColumns(NamedTuple):
             np.empty(rows, np.int32),
         )
 
+    def copy(self) -> PacketColumns:
+        """The same rows in memory of their own."""
+        offset, captured, wire, time, interface = self
+        return PacketColumns(offset.copy(), captured.copy(), wire.copy(), time.copy(), interface.copy())
+
     def rows(self, start: int, stop: int) -> PacketColumns:
         """The rows from start up to stop, without copying."""
         part = slice(start, stop)

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from classifier import limits, pipeline
 from classifier.endpoints import EndpointMap
 from classifier.errors import UsageError
@@ -39,6 +42,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """No more reports come."""
+
+
+class Keeper(Sink, Protocol):
+    """A sink that is shown every packet too. lost: packets that it could not keep."""
+
+    lost: int
+
+    def take(self, batch: PacketBatch, numbers: NDArray[np.int64]) -> None:
+        """Look at a batch, and the conversation number of each packet, -1 for none. Must not block."""
 
 
 class RecordsLostError(OSError):
@@ -117,6 +129,7 @@ class Outlet:
 class Session:
     """One live capture. Raises UsageError for broken settings.
 
+    keeper: is shown the packets, too.
     say: called with lines for the user, from any thread. count: packets after which it ends; duration: seconds.
     """
 
@@ -130,9 +143,11 @@ class Session:
         count: int | None = None,
         pace: Pace | None = None,
         say: Callable[[str], None] = lambda line: None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.source, self.settings, self.say = source, settings, say
-        self.outlets = [Outlet(sink, say) for sink in sinks]
+        self.keeper = keeper
+        self.outlets = [Outlet(sink, say) for sink in ([*sinks, keeper] if keeper else sinks)]
         self.duration, self.count = duration, count
         rulebook, inventory = _knowledge(settings)
         endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
@@ -173,6 +188,7 @@ class Session:
             "conversations": counts.conversations,
             "conversations_evicted": counts.evicted,
             "conversations_unreported": counts.unreported,
+            "packets_not_kept": self.keeper.lost if self.keeper else 0,
             "records_not_written": sum(outlet.lost for outlet in self.outlets),
         }
 
@@ -203,7 +219,9 @@ class Session:
                 if left < batch.count:
                     batch = PacketBatch(batch.data, batch.columns.rows(0, left), left, batch.first_frame)
                 decoded = pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
-                self.follower.add(decoded)
+                numbers = self.follower.add(decoded)
+                if self.keeper is not None:
+                    self.keeper.take(batch, numbers)
                 self.processed += batch.count
             if now - asked >= 1:
                 asked = now

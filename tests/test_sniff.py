@@ -108,6 +108,23 @@ def test_the_kernel_filters_and_a_bad_filter_is_refused(wire: tuple[str, str], t
     assert "--filter 'port port'" in refused.stderr
 
 
+def test_only_packets_without_a_label_are_kept(wire: tuple[str, str], tmp_path: Path) -> None:
+    out, kept = tmp_path / "live.jsonl", tmp_path / "kept"
+    capture = sniff(wire[0], "-o", str(out), "--packets", str(kept))
+    play(wire[0])
+    time.sleep(1)
+    capture.send_signal(signal.SIGTERM)
+    _, said = capture.communicate(timeout=120)
+    assert capture.returncode == 0, said
+    unlabelled = {entry.community_id: entry for entry in classifier.classify(TICKET) if entry.certainty is None}
+    found = {entry.community_id: entry for entry in classifier.classify(kept)}
+    assert found.keys() == unlabelled.keys()
+    assert found
+    for key, entry in found.items():
+        assert entry.bytes_to_server == unlabelled[key].bytes_to_server
+        assert entry.packets_to_client == unlabelled[key].packets_to_client
+
+
 def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: tuple[str, str], tmp_path: Path) -> None:
     inventory, learnt = tmp_path / "hosts.toml", tmp_path / "map.jsonl"
     inventory.write_text("")

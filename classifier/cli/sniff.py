@@ -47,6 +47,10 @@ LISTENING: Final = (
     click.option("-o", "--output", "out", metavar="OUT", default="-",
                  help="JSON lines file, or folder for Parquet, instead of standard output."),
     click.option("--rotate", type=click.IntRange(1), help="Seconds after which a new JSON lines file begins."),
+    click.option("--packets", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+                 help="Keep the packets of conversations without a label, or with findings, as pcapng."),
+    click.option("--packets-mib", type=click.IntRange(16), default=1024, show_default=True,
+                 help="Room for all these files; the oldest go first."),
     click.option("--metrics", type=click.IntRange(1, 65_535), metavar="PORT",
                  help="Counters for Prometheus on this port of 127.0.0.1."),
     click.option("--user", help="User to become once the socket is open."),
@@ -128,7 +132,15 @@ def _session(source: Any, sinks: list[Sink], settings: dict[str, Any], say: Call
         )
     )  # fmt: skip
     known = Settings(settings["inventory"], settings["signatures"], settings["endpoint_map"])
-    return Session(source, known, sinks, duration=settings["duration"], count=settings["count"], pace=pace, say=say)
+    keeper = None
+    if settings["packets"]:
+        from classifier.packet_ring import PacketRing
+
+        room, link_type = settings["packets_mib"] << 20, int(source.interfaces.link_type[0])
+        keeper = PacketRing(settings["packets"], room, link_type, say)
+    return Session(
+        source, known, sinks, duration=settings["duration"], count=settings["count"], pace=pace, say=say, keeper=keeper
+    )
 
 
 def _wait(session: Session, alone: bool) -> None:

@@ -29,7 +29,7 @@ ROOMS = (
     "lines",
     "records",
     "arrow tables report deep",
-    "sinks",
+    "sinks packet_ring",
     "cli",
 )
 """The order; modules of one line may import each other, as long as that goes one way too."""
