@@ -59,7 +59,8 @@ WantedBy=multi-user.target
 def rights_of(user: str | None) -> Iterator[None]:
     """Load modules as that user, open the socket inside, and be nobody else behind it.
 
-    Compiled kernels are then kept in that user's own cache. Raises click.UsageError for an unknown user.
+    Compiled kernels are then kept in that user's own cache. Raises click.UsageError for an unknown user, and for
+    one who can't read Python.
     """
     if user is None:
         yield
@@ -73,6 +74,10 @@ def rights_of(user: str | None) -> Iterator[None]:
     os.environ["HOME"] = entry.pw_dir
     os.environ.pop("XDG_CACHE_HOME", None)
     os.seteuid(entry.pw_uid)
+    unreadable = [path for path in (os.__file__, __file__) if not os.access(path, os.R_OK, effective_ids=True)]
+    if unreadable:
+        os.seteuid(0)
+        raise click.UsageError(f"{user} can't read {unreadable[0]}: install Python and exflow where that user may")
     import classifier.compiled  # noqa: F401
 
     os.seteuid(0)
