@@ -18,6 +18,7 @@ The house, in the order in which its rooms may import each other:
     endpoints hosts              which port was handed out for what, when; what the user knows of hosts
     rules rulebook matching      what signatures/ say; evidence x rulebook -> matches
     verdicts rulecheck           matches -> one label, or the reason why there is none; the signatures' examples
+    expectations audit           what the documents say against what was seen -> findings
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
     retirement following         conversations over time: who is over, what is told again, what is forgotten

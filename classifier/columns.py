@@ -39,7 +39,7 @@ def of_scene(
     frames: Frames,
     encapsulations: Encapsulations,
 ) -> dict[str, Column]:
-    """All columns of `fields.FIELDS`, in their order."""
+    """All columns of `fields.FIELDS` but the findings, which are `audit`'s."""
     return {
         **_identity(scene, interfaces, frames),
         **_counts(scene),
@@ -53,7 +53,6 @@ def of_scene(
         "tls_version": _of_evidence(scene, lambda evidence: evidence.tls_version),
         "tls_sni": _of_evidence(scene, lambda evidence: evidence.tls_sni),
         "ja4": _of_evidence(scene, lambda evidence: evidence.ja4),
-        "findings": Coded(np.zeros(scene.table.count, np.int32), [[]]),
         "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
         "evidence": _evidence(scene, labels, resolved, known, frames),
     }

@@ -290,10 +290,11 @@ class Said(NamedTuple):
 
 @dataclass(slots=True)
 class Labels:
-    """codes: int32, one per conversation, index into decisions."""
+    """codes: int32, one per conversation, index into decisions and the facts that they were made from."""
 
     codes: NDArray[np.int32]
     decisions: list[Decision]
+    facts: list[Facts]
 
     def __getitem__(self, index: int) -> Decision:
         return self.decisions[self.codes[index]]
@@ -325,7 +326,7 @@ def label(scene: Scene, known: list[Known], resolved: dict[int, Resolution]) -> 
         _silences(scene),
     )
     codes, first = distinct_rows(columns)
-    decisions = []
+    decisions, told = [], []
     for index in first.tolist():
         mine, answer, client, server, port, same_port, is_udp, silence = (int(column[index]) for column in columns)
         own, host = said.values[mine], hosts.values[server]
@@ -348,8 +349,9 @@ def label(scene: Scene, known: list[Known], resolved: dict[int, Resolution]) -> 
             server_versions=host.versions,
             condition=_condition(own, host, SILENCES[silence]),
         )
+        told.append(facts)
         decisions.append(decide(scene.rulebook, facts))
-    return Labels(codes, decisions)
+    return Labels(codes, decisions, told)
 
 
 def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import columns, inspectors, labelling
+from classifier import audit, columns, inspectors, labelling
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import EndpointMap, Entry
+from classifier.expectations import load_findings
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.hosts import UNKNOWN, Inventory, Known
@@ -189,8 +190,13 @@ def conclude(
     resolved = labelling.resolve(scene)
     known = _known(inventory, addresses)
     labels = labelling.label(scene, known, resolved)
+    found, verdicts = audit.findings(scene, labels, load_findings(rulebook), captures.frames)
+    table_columns = columns.of_scene(
+        scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations
+    )
     return Result(
-        columns.of_scene(scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations),
+        table_columns | {"findings": found},
+        verdicts=verdicts,
         damages=captures.damages,
         counters=_counters(assembly, endpoint_map),
         inputs=captures.names,

@@ -274,6 +274,18 @@ HOSTS: Final = View(
 """What every host is, and why."""
 
 
+FINDINGS: Final = View(
+    needs=("conversation", "file", "id", "severity", "text", "frame"),
+    cells={
+        "CONVERSATION": lambda row: str(row["conversation"]),
+        "SEVERITY": lambda row: row["severity"],
+        "FINDING": lambda row: row["id"],
+        "WHAT": lambda row: row["text"],
+        "FRAME": lambda row: f"{row['frame']} of {row['file']}",
+    },
+)
+"""What is unexpected or weak: observation, documented expectation, and the frame that shows it."""
+
 SIGNATURES: Final = View(
     needs=("id", "title", "client_roles", "server_roles", "ports", "versions"),
     cells={

@@ -77,6 +77,7 @@ class Result:
 
     columns: one `Column` for each name of `fields.NAMES`. damages: where inputs were cut short or corrupt.
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
+    verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
     """
 
@@ -87,6 +88,7 @@ class Result:
         damages: Iterable[Damage] = (),
         counters: Mapping[str, int] | None = None,
         inputs: Iterable[str] = (),
+        verdicts: Mapping[str, int] | None = None,
         endpoint_rows: Iterable[Row] = (),
         host_rows: Iterable[Row] = (),
     ) -> None:
@@ -94,6 +96,7 @@ class Result:
         self.damages = tuple(damages)
         self.counters = dict(counters or {})
         self.inputs = tuple(inputs)
+        self.verdicts = dict(verdicts or {})
         self.endpoint_rows = list(endpoint_rows)
         self.host_rows = list(host_rows)
 

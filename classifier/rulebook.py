@@ -111,7 +111,10 @@ class _File:
         return re.finditer(rf"^\[(?:{name}\]|\[{name}\.)(?s:.*?)(?=^\[|\Z)", self.text, re.MULTILINE)
 
 
-_FILES: Final = {"services.toml": "services", "rpc_interfaces.toml": "interfaces", "vocabulary.toml": "vocabulary"}
+_FILES: Final = {
+    "findings.toml": "findings", "services.toml": "services", "rpc_interfaces.toml": "interfaces",
+    "vocabulary.toml": "vocabulary",
+}  # fmt: skip
 """Files with a job of their own; every other file holds data paths, or firewall rules if its name says so."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from .expectations import FindingRule, Observed, check, read_findings
 from .model import PROTOCOLS, ROLES
 from .rulebook import read
 from .rules import Issue, Rulebook, parse_endpoint
@@ -21,8 +22,47 @@ def verify(directory: Path | None = None) -> list[Issue]:
     """All issues of a directory of signatures: of its form, and of examples that do not come out as written."""
     rulebook, issues = read(directory)
     if not issues:
-        issues = [*_example_issues(rulebook)]
+        rules, issues = read_findings(rulebook)
+        issues = [*issues, *_example_issues(rulebook), *_finding_issues(rulebook, rules)]
     return sorted(issues)
+
+
+def _finding_issues(rulebook: Rulebook, rules: Iterable[FindingRule]) -> Iterable[Issue]:
+    places = _places(rulebook.directory)
+    for rule in rules:
+        for key, texts, expected in (("example", rule.examples, True), ("counterexample", rule.counterexamples, False)):
+            for text in texts:
+                problem = _finding_problem(rulebook, rule, text, expected)
+                if problem:
+                    file, line = places.get((rule.id, key), ("", 1))
+                    yield Issue(file, line, f"{rule.id}: {key} {text!r} {problem}")
+
+
+def _finding_problem(rulebook: Rulebook, rule: FindingRule, text: str, expected: bool) -> str | None:
+    try:
+        found = bool(check(rulebook, (rule,), observed_of_example(rulebook, text)))
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    return None if found is expected else "gives no finding" if expected else "gives the finding"
+
+
+_OBSERVED_WORDS: Final = {
+    "authentication": "authentication", "encryption": "encryption", "tls-version": "tls_version",
+    "conn-state": "conn_state",
+}  # fmt: skip
+
+
+def observed_of_example(rulebook: Rulebook, text: str) -> Observed:
+    """What an example of a finding says was seen: the facts of an example, and words for the protection.
+
+    Raises ValueError as `facts_of_example` does.
+    """
+    words = shlex.split(text)
+    own = dict(word.split("=", 1) for word in words[5:] if word.partition("=")[0] in _OBSERVED_WORDS)
+    rest = [word for word in words if word.partition("=")[0] not in _OBSERVED_WORDS]
+    facts = facts_of_example(rulebook, shlex.join(rest))
+    seen: dict[str, Any] = {_OBSERVED_WORDS[key]: value for key, value in own.items()}
+    return Observed(facts, decide(rulebook, facts), signs=facts.signs, **seen)
 
 
 def _example_issues(rulebook: Rulebook) -> Iterable[Issue]:

@@ -60,7 +60,7 @@ def tgs_request(noise: Noise, service: str, size: int = 900) -> bytes:
     )
 
 
-def tgs_reply(noise: Noise, client: str, service: str, size: int = 900) -> bytes:
+def tgs_reply(noise: Noise, client: str, service: str, size: int = 900, etype: int = 18) -> bytes:
     """A TGS-REP with a ticket for the service."""
     return tlv(
         0x6D,
@@ -69,18 +69,18 @@ def tgs_reply(noise: Noise, client: str, service: str, size: int = 900) -> bytes
             tagged(1, integer(13)),
             tagged(3, tokens.general_string(REALM)),
             tagged(4, tokens.principal(client)),
-            tagged(5, tokens.ticket(noise, service, size=size)),
+            tagged(5, tokens.ticket(noise, service, size=size, etype=etype)),
             tagged(6, tokens.encrypted(noise, 250)),
         ),
     )
 
 
-def get_ticket(scene: Scene, client: Host, server: Host, user: str, service: str) -> Tcp:
+def get_ticket(scene: Scene, client: Host, server: Host, user: str, service: str, *, etype: int = 18) -> Tcp:
     """A TGS exchange over TCP."""
     tcp = scene.tcp(client, server, 88)
     for say, data in (
         (tcp.ask, tgs_request(scene.noise, service)),
-        (tcp.answer, tgs_reply(scene.noise, user, service)),
+        (tcp.answer, tgs_reply(scene.noise, user, service, etype=etype)),
     ):
         say(struct.pack(">I", len(data)) + data)
     tcp.close()

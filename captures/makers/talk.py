@@ -216,9 +216,11 @@ def client_hello(random: bytes, name: str = "", *, stack: str = "schannel-2008r2
     return record(22, _handshake(1, body))
 
 
-def server_hello(random: bytes, certificate: bytes, *, ask_certificate: bool = False, cipher: int = 0x002F) -> bytes:
+def server_hello(
+    random: bytes, certificate: bytes, *, ask_certificate: bool = False, cipher: int = 0x002F, version: int = 0x0303
+) -> bytes:
     """ServerHello (TLS 1.2), Certificate, (CertificateRequest,) ServerHelloDone in one record."""
-    hello = b"\x03\x03" + random[:32] + b"\x20" + random[32:64] + struct.pack(">HB", cipher, 0)
+    hello = struct.pack(">H", version) + random[:32] + b"\x20" + random[32:64] + struct.pack(">HB", cipher, 0)
     hello += b"\x00\x05" + extension(0xFF01, b"\0")
     chain = len(certificate).to_bytes(3, "big") + certificate
     parts = [_handshake(2, hello), _handshake(11, len(chain).to_bytes(3, "big") + chain)]
@@ -229,12 +231,12 @@ def server_hello(random: bytes, certificate: bytes, *, ask_certificate: bool = F
 
 def tls(
     tcp: Tcp, name: str = "", *, certificate: bytes, client_certificate: bytes = b"", stack: str = "schannel-2008r2",
-    alpn: Sequence[bytes] = (), records: Sequence[tuple[Callable[..., Span], int]] = (),
+    alpn: Sequence[bytes] = (), records: Sequence[tuple[Callable[..., Span], int]] = (), version: int = 0x0303,
 ) -> None:  # fmt: skip
     """A TLS 1.2 handshake with RSA key exchange, then sealed records in both directions."""
     noise = tcp.scene.noise
     tcp.ask(client_hello(noise(64), name, stack=stack, alpn=alpn))
-    tcp.answer(server_hello(noise(64), certificate, ask_certificate=bool(client_certificate)))
+    tcp.answer(server_hello(noise(64), certificate, ask_certificate=bool(client_certificate), version=version))
     keys = _handshake(16, b"\x01\x00" + noise(256))
     if client_certificate:
         chain = len(client_certificate).to_bytes(3, "big") + client_certificate

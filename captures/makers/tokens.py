@@ -83,12 +83,12 @@ def encrypted(noise: Noise, size: int, etype: int = 18, kvno: int | None = None)
     return sequence(tagged(0, integer(etype)), *version, tagged(2, octets(noise(size))))
 
 
-def ticket(noise: Noise, service: str, realm: str = "EXAMPLE.TEST", size: int = 1050) -> bytes:
+def ticket(noise: Noise, service: str, realm: str = "EXAMPLE.TEST", size: int = 1050, etype: int = 18) -> bytes:
     body = sequence(
         tagged(0, integer(5)),
         tagged(1, general_string(realm)),
         tagged(2, principal(service)),
-        tagged(3, encrypted(noise, size, kvno=3)),
+        tagged(3, encrypted(noise, size, etype, kvno=3)),
     )
     return tlv(0x61, body)
 

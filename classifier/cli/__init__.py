@@ -2,7 +2,8 @@
 
 Results go to stdout or to `-o`, everything else to stderr. Exit statuses: 0 all was read; 1 an input was
 damaged, cut short or unreadable (or, for `signatures verify`, a signature is); 2 what was asked for cannot be
-done; 130 interrupted; 141 the reader of stdout went away (128 + the signal's number, as shells count).
+done; 3 `audit` found something severe; 130 interrupted; 141 the reader of stdout went away (128 + the signal's
+number, as shells count).
 
 Nothing heavy is imported before a command needs it: `exflow --help` answers at once.
 """
@@ -27,6 +28,7 @@ COMMANDS: Final = {
     "explain": "conversations",
     "endpoints": "conversations",
     "hosts": "conversations",
+    "audit": "audit",
     "signatures": "signatures",
     "sniff": "sniff",
 }

@@ -19,7 +19,7 @@ ROOMS = (
     "essence inspection",
     "endpoints rules rulebook",
     "matching",
-    "hosts verdicts rulecheck",
+    "hosts verdicts expectations rulecheck",
     "labelling columns",
     "audit",
     "result",

@@ -1,0 +1,143 @@
+"""Findings: each appears where it must and not beside it; nothing above info where traffic conforms; `exflow audit`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import classifier
+from classifier.expectations import load_findings, read_findings
+from classifier.result import Result
+from classifier.rulebook import load
+from classifier.rulecheck import verify
+
+CAPTURES = Path(__file__).resolve().parents[1] / "captures"
+
+WHERE = {
+    "password-in-clear": (("http-cas-activesync", 1), ("tls-443", 1)),
+    "weaker-than-documented": (("directory-hub-transport", 4), ("directory-hub-transport", 3)),
+    "undocumented-authentication": (("rpc-big-endian", 2), ("ticket-49734", 25)),
+    "exchange-authentication-refused": (
+        ("audit-refused-exchange-authentication", 1), ("audit-refused-exchange-authentication", 2),
+    ),
+    "keywords-overwritten": (("audit-overwritten-keywords", 1), ("audit-overwritten-keywords", 2)),
+    "no-answer": (("audit-no-answer", 1), ("audit-no-answer", 3)),
+    "refused": (("audit-no-answer", 2), ("audit-no-answer", 1)),
+    "rpc-bind-refused": (("rpc-bind-refused", 2), ("ticket-49734", 25)),
+    "rpc-access-denied": (("rpc-epm-fault", 1), ("rpc-bind-refused", 1)),
+    "kerberos-weak-cipher": (("audit-weak-ciphers", 1), ("audit-weak-ciphers", 2)),
+    "tls-broken-version": (("audit-weak-ciphers", 3), ("audit-weak-ciphers", 4)),
+    "tls-old-version": (("audit-weak-ciphers", 4), ("audit-weak-ciphers", 5)),
+}  # fmt: skip
+"""Finding to (capture, conversation) where it must appear, and one as close as possible where it must not."""
+
+CONFORMING = ("ticket-49734", "smtp-hub-to-hub", "smtp-hub-and-edge", "tls-443", "um-secured", "row-cas-to-mailbox")
+"""Captures with TLS on, privacy level and Kerberos throughout."""
+
+
+@cache
+def result_of(name: str) -> Result:
+    capture = next(path for path in CAPTURES.glob(f"{name}.pcap*"))
+    inventory = CAPTURES / f"{name}.inventory.toml"
+    return classifier.classify(capture, inventory=inventory if inventory.exists() else None)
+
+
+def ids(place: tuple[str, int]) -> set[str]:
+    name, number = place
+    return {finding["id"] for finding in result_of(name)[number].findings}
+
+
+def test_every_finding_is_in_the_table() -> None:
+    assert {rule.id for rule in load_findings(load())} == set(WHERE)
+
+
+@pytest.mark.parametrize("finding", WHERE)
+def test_a_finding_appears_where_it_must_and_only_there(finding: str) -> None:
+    there, beside = WHERE[finding]
+    print(f"{finding}: in {there}, not in {beside}")
+    assert finding in ids(there)
+    assert finding not in ids(beside)
+
+
+@pytest.mark.parametrize("name", CONFORMING)
+def test_nothing_above_info_where_traffic_conforms(name: str) -> None:
+    found = result_of(name).finding_table
+    above = [row for row in map(found.row, range(len(found))) if row["severity"] != "info"]
+    assert above == []
+
+
+def test_the_frame_is_the_one_that_shows_it() -> None:
+    (finding,) = result_of("audit-overwritten-keywords")[1].findings
+    packets = result_of("audit-overwritten-keywords").table.row(0)
+    assert packets["first_frame"] < finding["frame"] <= packets["last_frame"]
+
+
+def test_what_cannot_be_decided_is_never_counted_as_conforming() -> None:
+    verdicts = result_of("tls-443").verdicts
+    assert verdicts.get("authentication conforms", 0) == 0
+    assert verdicts["authentication undecided"] > 0
+    assert verdicts["encryption conforms"] > 0
+
+
+def test_every_conversation_gets_one_answer_of_each_kind() -> None:
+    result = result_of("ticket-49734")
+    for what in ("authentication", "encryption"):
+        assert sum(count for name, count in result.verdicts.items() if name.startswith(what)) == len(result)
+
+
+def test_the_frame_of_findings_is_filled_and_typed_when_empty() -> None:
+    filled, empty = result_of("audit-no-answer").findings(), Result.empty().findings()
+    assert list(filled.id) == ["no-answer", "refused"]
+    assert list(filled.columns) == list(empty.columns)
+
+
+def exflow_audit(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from classifier.cli import main; main()", "audit", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "status"),
+    [
+        ("audit-overwritten-keywords", (), 3),
+        ("audit-overwritten-keywords", ("--fail-on", "critical"), 0),
+        ("ticket-49734", ("--fail-on", "low"), 0),
+    ],
+)
+def test_the_exit_status_tells_the_severity(name: str, options: tuple[str, ...], status: int) -> None:
+    capture = next(path for path in CAPTURES.glob(f"{name}.pcap*"))
+    run = exflow_audit(str(capture), "--inventory", str(CAPTURES / f"{name}.inventory.toml"), *options)
+    assert run.returncode == status, run.stderr
+    assert "exflow: authentication " in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('severity = "low"', 'severity = "lwo"', "unknown severity 'lwo'; did you mean 'low'?"),
+        ("conn-state = \"S0\"", "con-state = \"S0\"", "unknown fact 'con-state'; did you mean 'conn-state'?"),
+        ("{tls-version}", "{tls-versoin}", "unknown fact 'tls-versoin' in text"),
+        ("smtp.ehlo=X-ANONYMOUSTLS", "smtp.ehlo=XXXXXXXB", "gives the finding"),
+        ("rpc.bind-nak=8", "rpc.fault=8", "gives no finding"),
+        ("[tls-old-version]", "[tls-old-version", "not TOML"),
+    ],
+)
+def test_verify_names_what_is_wrong(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    for path in load().directory.glob("*.toml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    findings = tmp_path / "findings.toml"
+    text = findings.read_text()
+    assert old in text
+    findings.write_text(text.replace(old, new))
+    assert any(complaint in str(issue) for issue in verify(tmp_path))
+
+
+def test_a_folder_without_findings_has_none(tmp_path: Path) -> None:
+    for path in load().directory.glob("*.toml"):
+        if path.name != "findings.toml":
+            (tmp_path / path.name).write_text(path.read_text())
+    assert read_findings(load(tmp_path)) == ((), [])
