@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, i64, kernel, u64
+from classifier.compiled import Records, allocating, i64, u64
 
 _V4_MAPPED: Final = 0xFFFF
 
 
-@kernel
+@allocating
 def _intern(
     rows: Records, count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
     high: NDArray[np.uint64], low: NDArray[np.uint64],

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, i64, inlined, kernel, u8, u32, u64
+from classifier.compiled import Records, allocating, i64, inlined, kernel, u8, u32, u64
 
 WIDTH: Final = 30
 """Characters of every Community ID."""
@@ -24,7 +24,7 @@ def _rotate(value: int, by: int) -> int:
     return u32((value << u32(by)) | (value >> u32(32 - by)))
 
 
-@kernel
+@allocating
 def sha1_block(block: NDArray[np.uint8], digest: NDArray[np.uint8]) -> None:
     """SHA-1 of one padded 64-byte block (FIPS 180-4 section 6.1.2) into digest[:20]."""
     words = np.empty(80, np.uint32)
@@ -65,7 +65,7 @@ def _put_address(block: NDArray[np.uint8], at: int, high: int, low: int, four: b
     return at
 
 
-@kernel
+@allocating
 def _fill(rows: Records, count: int, alphabet: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     block, digest = np.zeros(64, np.uint8), np.zeros(21, np.uint8)
     for index in range(count):

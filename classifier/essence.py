@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import i64, inlined, kernel
+from classifier.compiled import allocating, i64, inlined, kernel
 
 Bytes = NDArray[np.uint8]
 
@@ -364,7 +364,7 @@ def _has_trailer(b: Bytes, start: int, end: int) -> bool:
     return False
 
 
-@kernel
+@allocating
 def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs: bool) -> int:
     """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures.
 

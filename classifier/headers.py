@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import i64, inlined, kernel, u64
+from classifier.compiled import be16, be32, be64, i64, inlined, kernel, u64
 from classifier.limits import MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS, MAX_LAYERS
 from classifier.packets import Interfaces, PacketBatch
 
@@ -94,6 +94,8 @@ class _Stacks(NamedTuple):
     depth: NDArray[np.int8]
     slots: NDArray[np.int32]  # open addressing: row of a stack, 0 for free
     used: NDArray[np.int64]  # [0]: rows in use; [1]: packets whose stack found no row
+    open: NDArray[np.int64]  # [MAX_ENCAPSULATIONS]: the stack of the packet at hand
+    tag: NDArray[np.int64]  # [1]: its next element
 
 
 @dataclass(slots=True)
@@ -106,6 +108,8 @@ class Encapsulations:
             np.zeros(MAX_ENCAPSULATION_STACKS, np.int8),
             np.zeros(2 * MAX_ENCAPSULATION_STACKS, np.int32),
             np.array([1, 0], np.int64),
+            np.zeros(MAX_ENCAPSULATIONS, np.int64),
+            np.zeros(1, np.int64),
         )
     )
 
@@ -131,27 +135,12 @@ class Encapsulations:
         ]
 
 
-@inlined
-def _u16(data: NDArray[np.uint8], p: int) -> int:
-    return (i64(data[p]) << 8) | i64(data[p + 1])
-
-
-@inlined
-def _u32(data: NDArray[np.uint8], p: int) -> int:
-    return (_u16(data, p) << 16) | _u16(data, p + 2)
-
-
-@inlined
-def _u64(data: NDArray[np.uint8], p: int) -> int:
-    return (u64(_u32(data, p)) << u64(32)) | u64(_u32(data, p + 4))
-
-
 @kernel
-def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
-    """Row of this stack, a new one if it was not seen before; 0 when the table is full."""
+def _intern(stacks: _Stacks, depth: int) -> int:
+    """Row of the stack at hand, a new one if it was not seen before; 0 when the table is full."""
     digest = u64(depth)
     for i in range(depth):
-        digest = (digest ^ u64(scratch[i])) * u64(0x9E3779B97F4A7C15)
+        digest = (digest ^ u64(stacks.open[i])) * u64(0x9E3779B97F4A7C15)
         digest ^= digest >> u64(29)
     mask = len(stacks.slots) - 1
     slot = i64(digest & u64(mask))
@@ -159,7 +148,7 @@ def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
         row = stacks.slots[slot]
         same = stacks.depth[row] == depth
         for i in range(depth):
-            same = same and stacks.elements[row, i] == scratch[i]
+            same = same and stacks.elements[row, i] == stacks.open[i]
         if same:
             return row
         slot = (slot + 1) & mask
@@ -171,7 +160,7 @@ def _intern(stacks: _Stacks, scratch: NDArray[np.int64], depth: int) -> int:
     stacks.slots[slot] = row
     stacks.depth[row] = depth
     for i in range(depth):
-        stacks.elements[row, i] = scratch[i]
+        stacks.elements[row, i] = stacks.open[i]
     return row
 
 
@@ -183,11 +172,11 @@ def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[i
     if link == 101 or link == 12 or link == 14 or link == 228 or link == 229:  # raw IP
         return _IP, 0, p
     if link == 113 and p + 16 <= end:  # LINUX_SLL
-        return _ETHERTYPE, _u16(data, p + 14), p + 16
+        return _ETHERTYPE, be16(data, p + 14), p + 16
     if link == 276 and p + 20 <= end:  # LINUX_SLL2
-        return _ETHERTYPE, _u16(data, p), p + 20
+        return _ETHERTYPE, be16(data, p), p + 20
     if (link == 0 or link == 108) and p + 4 <= end:  # BSD loopback: address family, in whatever byte order
-        family = _u32(data, p)
+        family = be32(data, p)
         if family > 0xFFFF:
             family = i64(data[p]) | (i64(data[p + 1]) << 8)
         if family == 2 or family == 24 or family == 28 or family == 30 or family == 10:
@@ -196,9 +185,9 @@ def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[i
     if link == 9:
         return _PPP, 0, p
     if link == 50 and p + 4 <= end:  # PPP_HDLC: address, control, protocol; or Cisco HDLC's ethertype
-        return (_PPP, 0, p) if data[p] == 0xFF else (_ETHERTYPE, _u16(data, p + 2), p + 4)
+        return (_PPP, 0, p) if data[p] == 0xFF else (_ETHERTYPE, be16(data, p + 2), p + 4)
     if link == 104 and p + 4 <= end:  # Cisco HDLC
-        return _ETHERTYPE, _u16(data, p + 2), p + 4
+        return _ETHERTYPE, be16(data, p + 2), p + 4
     if link == 51 and p + 6 <= end:  # PPP_ETHER: PPPoE session header
         return _PPP, 0, p + 6
     return _DONE, 0, p
@@ -214,12 +203,12 @@ def _ethertype(data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArra
     if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x9200:
         if p + 4 > end:
             return _DONE, 0, p
-        tag[0] = (VLAN << 32) | (_u16(data, p) & 0xFFF)
-        return _ETHERTYPE, _u16(data, p + 2), p + 4
+        tag[0] = (VLAN << 32) | (be16(data, p) & 0xFFF)
+        return _ETHERTYPE, be16(data, p + 2), p + 4
     if kind == 0x8847 or kind == 0x8848:
         if p + 5 > end:
             return _DONE, 0, p
-        label = _u32(data, p)
+        label = be32(data, p)
         tag[0] = (MPLS << 32) | (label >> 12)
         if label & 0x100 == 0:  # not the bottom of the stack (RFC 3032 section 2.1)
             return _ETHERTYPE, kind, p + 4
@@ -235,12 +224,12 @@ def _ethertype(data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArra
     if kind == 0x6558:
         return _ETHERNET, 0, p
     if kind == 0x88E7 and p + 4 <= end:  # 802.1ah I-tag
-        tag[0] = (PBB << 32) | (_u32(data, p) & 0xFFFFFF)
+        tag[0] = (PBB << 32) | (be32(data, p) & 0xFFFFFF)
         return _ETHERNET, 0, p + 4
     if kind == 0x8926 and p + 6 <= end:  # VN-tag
-        return _ETHERTYPE, _u16(data, p + 4), p + 6
-    if kind <= 1500 and p + 8 <= end and _u16(data, p) == 0xAAAA:  # 802.3 with LLC/SNAP
-        return _ETHERTYPE, _u16(data, p + 6), p + 8
+        return _ETHERTYPE, be16(data, p + 4), p + 6
+    if kind <= 1500 and p + 8 <= end and be16(data, p) == 0xAAAA:  # 802.3 with LLC/SNAP
+        return _ETHERTYPE, be16(data, p + 6), p + 8
     return _DONE, 0, p
 
 
@@ -254,7 +243,7 @@ def _ppp(data: NDArray[np.uint8], p: int, end: int) -> tuple[int, int, int]:
     if data[p] & 1:
         protocol, p = i64(data[p]), p + 1
     else:
-        protocol, p = _u16(data, p), p + 2
+        protocol, p = be16(data, p), p + 2
     if protocol == 0x21:
         return _IP4, 0, p
     if protocol == 0x57:
@@ -269,7 +258,7 @@ def _gre(data: NDArray[np.uint8], p: int, end: int, tag: NDArray[np.int64]) -> t
     """GRE, and the ERSPAN header that may stand behind it (draft-foschiano-erspan-03, section 4)."""
     if p + 4 > end:
         return _DONE, 0, p
-    bits, kind = _u16(data, p), _u16(data, p + 2)
+    bits, kind = be16(data, p), be16(data, p + 2)
     tag[0] = GRE << 32
     p += 4
     if bits & 7 == 1:  # PPTP: key always, sequence and acknowledgement if flagged (RFC 2637 section 4.1)
@@ -299,14 +288,14 @@ def _udp_tunnel(data: NDArray[np.uint8], p: int, end: int, port: int, tag: NDArr
     """What a UDP payload for a tunnel's port carries, if its header is right in every fixed bit; else _DONE."""
     if (port == 4789 or port == 8472) and p + 8 + 14 <= end:
         if data[p] & 8 and data[p + 7] == 0:  # other bits: reserved, or of extensions (RFC 7348 section 5)
-            tag[0] = (VXLAN << 32) | (_u32(data, p + 4) >> 8)
+            tag[0] = (VXLAN << 32) | (be32(data, p + 4) >> 8)
             return _ETHERNET, 0, p + 8
     elif port == 6081 and p + 8 <= end:
         inner = p + 8 + 4 * i64(data[p] & 0x3F)
-        kind = _u16(data, p + 2)
+        kind = be16(data, p + 2)
         carries = kind == 0x6558 or kind == 0x0800 or kind == 0x86DD
         if carries and data[p] >> 6 == 0 and data[p + 1] & 0x3F == 0 and data[p + 7] == 0 and inner <= end:
-            tag[0] = (GENEVE << 32) | (_u32(data, p + 4) >> 8)
+            tag[0] = (GENEVE << 32) | (be32(data, p + 4) >> 8)
             return _ETHERTYPE, kind, inner
     elif port == 2152 and p + 8 <= end and data[p] >> 4 == 3 and data[p + 1] == 255:
         inner = p + 8
@@ -318,7 +307,7 @@ def _udp_tunnel(data: NDArray[np.uint8], p: int, end: int, port: int, tag: NDArr
                 inner += 4 * i64(data[inner])
                 more = data[inner - 1] if inner <= end else 0
         if inner < end and (data[inner] >> 4 == 4 or data[inner] >> 4 == 6):
-            tag[0] = (GTP_U << 32) | _u32(data, p + 4)
+            tag[0] = (GTP_U << 32) | be32(data, p + 4)
             return _IP, 0, inner
     return _DONE, 0, p
 
@@ -329,7 +318,7 @@ def _mix(value: int, word: int) -> int:
     return value ^ (value >> u64(32))
 
 
-@kernel
+@inlined
 def _digest(
     data: NDArray[np.uint8], start: int, payload: int, end: int, protocol: int, identification: int, length: int
 ) -> int:
@@ -337,19 +326,19 @@ def _digest(
     value = (u64(identification) << u64(32)) ^ u64(length)
     p, end = start, min(payload + 16, end)
     if protocol == TCP:
-        value = _mix(_mix(value, _u64(data, p)), _u64(data, p + 8))
-        value, p = _mix(value, u64(_u16(data, p + 18))), p + 20
+        value = _mix(_mix(value, be64(data, p)), be64(data, p + 8))
+        value, p = _mix(value, u64(be16(data, p + 18))), p + 20
     else:
-        value, p = _mix(value, _u64(data, p) >> u64(16)), p + 8
+        value, p = _mix(value, be64(data, p) >> u64(16)), p + 8
     while p + 8 <= end:
-        value, p = _mix(value, _u64(data, p)), p + 8
+        value, p = _mix(value, be64(data, p)), p + 8
     while p < end:
         value, p = _mix(value, u64(data[p])), p + 1
     return value
 
 
-@kernel
-def walk(
+@inlined
+def _walk(
     data: NDArray[np.uint8],
     start: int,
     captured_end: int,
@@ -359,19 +348,17 @@ def walk(
     row: int,
     columns: HeaderColumns,
     stacks: _Stacks,
-    scratch: NDArray[np.int64],
 ) -> None:
     """Walk the headers in data[start:captured_end] and fill one row.
 
     wire_end: where the packet would end had nothing been cut. step, value: what the first header is.
-    scratch: int64 of at least MAX_ENCAPSULATIONS + 1.
     """
     (protocol, source_high, source_low, target_high, target_low, source_port, target_port, flags,
      sequence, acknowledgement, payload, payload_captured, payload_length, encapsulation, digest) = columns  # fmt: skip
     protocol[row] = 0
     encapsulation[row] = 0
     p, end, version, depth, identification, transport = start, captured_end, 0, 0, 0, 0
-    tag = scratch[MAX_ENCAPSULATIONS:]
+    tag = stacks.tag
     for _ in range(MAX_LAYERS):
         tag[0] = 0
         if step == _LINK:
@@ -379,7 +366,8 @@ def walk(
         elif step == _ETHERNET:
             if p + 14 > end:
                 break
-            step, value, p = _ETHERTYPE, _u16(data, p + 12), p + 14
+            value, p = be16(data, p + 12), p + 14
+            step = _IP4 if value == 0x0800 else _ETHERTYPE
         elif step == _ETHERTYPE:
             step, value, p = _ethertype(data, p, end, value, tag)
         elif step == _PPP:
@@ -391,7 +379,7 @@ def walk(
         elif step == _IP4:
             if p + 20 > end or data[p] >> 4 != 4:
                 break
-            length, header = _u16(data, p + 2), 4 * i64(data[p] & 15)
+            length, header = be16(data, p + 2), 4 * i64(data[p] & 15)
             if header < 20 or p + header > end or (length != 0 and length < header):
                 break
             if length != 0:  # 0: the sender's card was to cut it up (TSO)
@@ -401,10 +389,10 @@ def walk(
                 tag[0] = (IPIP if version == 4 else FOUR_IN_SIX) << 32
             version = 4
             source_high[row], target_high[row] = u64(0), u64(0)
-            source_low[row] = _V4_MAPPED | u64(_u32(data, p + 12))
-            target_low[row] = _V4_MAPPED | u64(_u32(data, p + 16))
-            fragment, value = _u16(data, p + 6) & 0x3FFF, i64(data[p + 9])
-            identification = _u16(data, p + 4)
+            source_low[row] = _V4_MAPPED | u64(be32(data, p + 12))
+            target_low[row] = _V4_MAPPED | u64(be32(data, p + 16))
+            fragment, value = be16(data, p + 6) & 0x3FFF, i64(data[p + 9])
+            identification = be16(data, p + 4)
             p += header
             if fragment:
                 protocol[row] = FRAGMENT
@@ -417,15 +405,15 @@ def walk(
         elif step == _IP6:
             if p + 40 > end or data[p] >> 4 != 6:
                 break
-            length = _u16(data, p + 4)
+            length = be16(data, p + 4)
             if length != 0:
                 wire_end = min(wire_end, p + 40 + length)
                 end = min(end, p + 40 + length)
             if version:
                 tag[0] = (SIX_IN_FOUR if version == 4 else SIX_IN_SIX) << 32
             version, identification = 6, 0
-            source_high[row], source_low[row] = _u64(data, p + 8), _u64(data, p + 16)
-            target_high[row], target_low[row] = _u64(data, p + 24), _u64(data, p + 32)
+            source_high[row], source_low[row] = be64(data, p + 8), be64(data, p + 16)
+            target_high[row], target_low[row] = be64(data, p + 24), be64(data, p + 32)
             step, value, p = _IP_PROTOCOL, i64(data[p + 6]), p + 40
         elif step == _IP_PROTOCOL:
             if value == TCP:
@@ -436,20 +424,21 @@ def walk(
                     break
                 protocol[row] = TCP
                 transport = p
-                source_port[row], target_port[row] = _u16(data, p), _u16(data, p + 2)
-                sequence[row], acknowledgement[row] = _u32(data, p + 4), _u32(data, p + 8)
+                source_port[row], target_port[row] = be16(data, p), be16(data, p + 2)
+                sequence[row], acknowledgement[row] = be32(data, p + 4), be32(data, p + 8)
                 flags[row] = data[p + 13]
                 p += header
                 step = _DONE
             elif value == UDP:
                 if p + 8 > end:
                     break
-                length = _u16(data, p + 4)
-                step, value, inner = _udp_tunnel(data, p + 8, end, _u16(data, p + 2), tag)
+                length, port, inner, step = be16(data, p + 4), be16(data, p + 2), p, _DONE
+                if port == 4789 or port == 8472 or port == 6081 or port == 2152:
+                    step, value, inner = _udp_tunnel(data, p + 8, end, port, tag)
                 if step == _DONE:
                     protocol[row] = UDP
                     transport = p
-                    source_port[row], target_port[row] = _u16(data, p), _u16(data, p + 2)
+                    source_port[row], target_port[row] = be16(data, p), be16(data, p + 2)
                     flags[row] = 0
                     if length >= 8:
                         wire_end = min(wire_end, p + length)
@@ -469,13 +458,13 @@ def walk(
                 tag[0] = ETHERIP << 32
                 step, p, version = _ETHERNET, p + 2, 0
             elif value == 44 and p + 8 <= end:  # IPv6 fragment header (RFC 8200 section 4.5)
-                bits = _u16(data, p + 2)
+                bits = be16(data, p + 2)
                 if bits & 0xFFF9 == 0:  # "atomic fragment" (RFC 6946): the whole datagram
                     value, p = i64(data[p]), p + 8
                 else:
                     protocol[row] = FRAGMENT
                     flags[row] = data[p]
-                    sequence[row] = _u32(data, p + 4)
+                    sequence[row] = be32(data, p + 4)
                     acknowledgement[row] = (bits & 0xFFF8) + (bits & 1)
                     p += 8
                     step = _DONE
@@ -486,7 +475,7 @@ def walk(
             else:
                 break
         if tag[0] != 0 and depth < MAX_ENCAPSULATIONS:
-            scratch[depth] = tag[0]
+            stacks.open[depth] = tag[0]
             depth += 1
         if step == _DONE:
             break
@@ -500,7 +489,7 @@ def walk(
     payload_length[row] = max(wire_end - p, 0)
     digest[row] = _digest(data, transport, min(p, end), end, protocol[row], identification, wire_end - p)
     if depth:
-        encapsulation[row] = _intern(stacks, scratch, depth)
+        encapsulation[row] = _intern(stacks, depth)
 
 
 @kernel
@@ -516,12 +505,12 @@ def _decode(
     stacks: _Stacks,
 ) -> int:
     """Fill count rows; returns how many of them are fragments."""
-    scratch = np.zeros(MAX_ENCAPSULATIONS + 1, np.int64)
     fragments = 0
     for row in range(count):
         start = offset[row]
-        walk(data, start, start + captured[row], start + wire[row], _LINK, i64(link_type[interface[row]]),
-             row, columns, stacks, scratch)  # fmt: skip
+        link = i64(link_type[interface[row]])
+        _walk(data, start, start + captured[row], start + wire[row], _ETHERNET if link == 1 else _LINK, link,
+              row, columns, stacks)  # fmt: skip
         if columns.protocol[row] == FRAGMENT:
             fragments += 1
     return fragments
@@ -545,6 +534,20 @@ def decode(batch: PacketBatch, interfaces: Interfaces, columns: HeaderColumns, k
     )
 
 
+@kernel
+def _walk_payload(
+    data: NDArray[np.uint8],
+    start: int,
+    end: int,
+    protocol: int,
+    row: int,
+    columns: HeaderColumns,
+    stacks: _Stacks,
+) -> None:
+    """`_walk` from what an IP header of that protocol carries."""
+    _walk(data, start, end, end, _IP_PROTOCOL, protocol, row, columns, stacks)
+
+
 def decode_datagram(
     data: NDArray[np.uint8],
     start: int,
@@ -560,7 +563,6 @@ def decode_datagram(
     where the payload is no further tunnel.
     """
     outer = int(columns.encapsulation[row])
-    scratch = np.zeros(MAX_ENCAPSULATIONS + 1, np.int64)
-    walk(data, start, start + size, start + size, _IP_PROTOCOL, protocol, row, columns, known.stacks, scratch)
+    _walk_payload(data, start, start + size, protocol, row, columns, known.stacks)
     if columns.protocol[row] and columns.encapsulation[row] == 0:
         columns.encapsulation[row] = outer

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import essence, inspectors
-from classifier.compiled import Records, i64, kernel, u64
+from classifier.compiled import Records, allocating, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
@@ -82,7 +82,7 @@ def _copy_regular(store: Store, number: int, tcp: bool, out: NDArray[np.uint8], 
         piece = store.segments[segment - 1]
         if piece.offset != expected or at + piece.length > len(out) - 8 or not (tcp or expected == 0):
             return -1
-        out[at : at + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
+        copy(out, at, store.arena, piece.arena, piece.length)
         at += piece.length
         expected += piece.length
         segment = i64(piece.next)
@@ -118,7 +118,7 @@ def _digest_dialogue(
     return _digest_words(scratch, words, 0, kept, one, two)
 
 
-@kernel
+@allocating
 def _digest(
     store: Store,
     rows: Records,
@@ -145,7 +145,7 @@ def _digest(
         digests[i, 0], digests[i, 1] = one, two
 
 
-@kernel
+@allocating
 def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDArray[np.int64]) -> int:
     """Number equal digests. group_of: gets each one's group; first: the first of each group. Returns how many."""
     size = 16
@@ -187,7 +187,7 @@ def _gather(
             if regular:
                 if used + piece.length > len(out):
                     return i
-                out[used : used + piece.length] = store.arena[piece.arena : piece.arena + piece.length]
+                copy(out, used, store.arena, piece.arena, piece.length)
                 used += piece.length
                 expected += piece.length
             segment = i64(piece.next)

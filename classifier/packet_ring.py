@@ -20,7 +20,7 @@ from typing import IO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import i64, kernel
+from classifier.compiled import copy, i64, kernel
 from classifier.following import Report
 from classifier.limits import LIVE_DELAY, LIVE_DELAY_SECONDS, LIVE_VERDICTS
 from classifier.packets import PacketBatch, PacketColumns
@@ -56,7 +56,7 @@ def lay_packets(
         words[0], words[1], words[2] = 6, total, 0
         words[3], words[4] = columns.time[row] >> 32, columns.time[row] & 0xFFFFFFFF
         words[5], words[6] = size, columns.wire[row]
-        out[at + 28 : at + 28 + size] = data[start : start + size]
+        copy(out, at + 28, data, start, size)
         out[at + 28 + size : at + 28 + padded] = 0
         out[at + 28 + padded : at + total].view(np.uint32)[0] = total
         at += total

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, i64, kernel
+from classifier.compiled import Records, copy, i64, kernel
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.headers import TCP
 from classifier.streams import (
@@ -139,14 +139,13 @@ def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Re
             while segment != 0:
                 piece = store.segments[segment - 1]
                 counters[SEGMENTS] += 1
-                copy = into.segments[counters[SEGMENTS] - 1]
-                copy.offset, copy.frame, copy.time, copy.length = piece.offset, piece.frame, piece.time, piece.length
-                copy.arena, copy.next = piece.arena, 0
+                there = into.segments[counters[SEGMENTS] - 1]
+                there.offset, there.length, there.arena = piece.offset, piece.length, piece.arena
+                there.frame, there.time, there.next = piece.frame, piece.time, 0
                 if piece.arena >= BLANKS:
-                    copy.arena = counters[ARENA_USED]
-                    end = copy.arena + piece.length
-                    into.arena[copy.arena : end] = store.arena[piece.arena : piece.arena + piece.length]
-                    counters[ARENA_USED] = end
+                    there.arena = counters[ARENA_USED]
+                    copy(into.arena, there.arena, store.arena, piece.arena, piece.length)
+                    counters[ARENA_USED] += piece.length
                 if previous == 0:
                     flow.first_segment = counters[SEGMENTS]
                 else:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits
-from classifier.compiled import Record, Records, i32, i64, inlined, kernel, u16, u32, u64
+from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, u16, u32, u64
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Chunk, Stream
 
@@ -56,7 +56,7 @@ SEGMENT: Final = np.dtype(
 
 BLANKS: Final = 64 * limits.KIB
 """The arena begins with zeros: bytes that nobody reads are kept as a reference to them.
-Its memory is mapped, zero and in small pages: it grows with what is used, and no faster."""
+Its memory is mapped and zero, and grows with what is used."""
 
 STUB_HEAD, STUB_TAIL, STUB_WORTH_BLANKING = 40, 160, 256
 """Of a PDU's stub its beginning, and its end with the verifiers, are kept ([MS-RPCE] 2.2.2.11, 2.2.2.13)."""
@@ -81,6 +81,16 @@ TRUNCATED: Final = 512  # bytes cut off by the snap length
 ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
 
 
+def _mapped(size: int) -> mmap.mmap:
+    """Zeros that take memory only as they are used; in large pages where there are, since first touches cost most."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class Store(NamedTuple):
     """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64."""
 
@@ -93,13 +103,13 @@ class Store(NamedTuple):
     @classmethod
     def empty(cls, flows: int) -> Store:
         """A store for that many flows. Memory is taken from the system only as it is used."""
-        arena, counters = np.frombuffer(mmap.mmap(-1, limits.ARENA), np.uint8), np.zeros(6, np.int64)
+        counters = np.zeros(6, np.int64)
         counters[ARENA_USED] = BLANKS
         return cls(
             np.zeros(flows, FLOW),
             np.empty(limits.MAX_SEGMENTS, SEGMENT),
             np.empty(limits.MAX_HOLES, HOLE),
-            arena,
+            np.frombuffer(_mapped(limits.ARENA), np.uint8),
             counters,
         )
 
@@ -312,7 +322,7 @@ def _note(
     arena = i64(0)
     if position >= 0:
         arena = counters[ARENA_USED]
-        store.arena[arena : arena + length] = data[position : position + length]
+        copy(store.arena, arena, data, position, length)
         counters[ARENA_USED] += length
     segment = store.segments[counters[SEGMENTS]]
     counters[SEGMENTS] += 1
