@@ -363,6 +363,7 @@ class ConversationTable:
         side = 0 if source == (row["a_high"], row["a_low"], row["a_port"]) else 1
         self.store.flows["packets"][2 * index + side] += datagram.frames_before
         self.store.flows["bytes"][2 * index + side] += datagram.wire_before
+        row["duplicates"] += datagram.copies_before
         row["first_frame"] = min(row["first_frame"], datagram.first_frame)
 
     def _grow(self) -> None:

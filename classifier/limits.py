@@ -100,6 +100,9 @@ FRAGMENT_TABLE: Final = 4096
 FRAGMENT_TIMEOUT_NS: Final = 60 * 10**9
 """How long fragments wait for their siblings (RFC 8200 section 4.5: 60 seconds)."""
 
+FRAGMENT_COPIES: Final = 64
+"""Finished IP datagrams remembered for a mirror port's copies of their fragments, which follow within milliseconds."""
+
 MAX_DATAGRAM: Final = 65_535
 """Largest reassembled IP datagram (RFC 791 section 3.1)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -98,6 +99,35 @@ def test_any_order_and_repetition(
     assert (int(row["first_frame"]), int(row["last_frame"])) == (1, len(packets))
     assert (result.reassembler.unfinished, result.reassembler.overlaps) == (0, 0)
     assert result.table.ignored_packets == len(packets) - 1
+
+
+@pytest.mark.parametrize("make", [four, six])
+@pytest.mark.parametrize("order", [(0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 0, 0), (0, 1, 1, 0), (0, 1, 0, 1, 0, 1)], ids=str)
+def test_copies_of_a_mirror_port_count_as_copies(path: Path, order: tuple[int, ...], make: Make) -> None:
+    """Whole datagrams before and behind: their copies are told by the same means."""
+    pieces = pieces_of(datagram(CONTENT), [40], make)
+    result = assembled(path, [pieces[index] for index in order], [1000 + 0.001 * index for index in range(len(order))])
+    row, flows = result.table.rows[0], result.table.store.flows
+    assert payloads(result) == [CONTENT]
+    assert (int(flows["packets"][row["first_flow"]]), int(row["duplicates"])) == (2, len(order) - 2)
+    assert int(flows["bytes"][row["first_flow"]]) == sum(map(len, pieces))
+    assert (result.reassembler.unfinished, result.reassembler.overlaps) == (0, 0)
+
+
+def test_a_datagram_said_again_later_is_no_copy(path: Path) -> None:
+    packets = pieces_of(datagram(b"x" * 100), [5])
+    result = assembled(path, packets * 2, [1000, 1000.001, 1000.1, 1000.101])
+    assert payloads(result) == [b"x" * 100] * 2
+    assert (int(result.table.rows["duplicates"][0]), result.reassembler.unfinished) == (0, 0)
+
+
+def test_thousands_of_pieces_cost_no_more_than_their_number(path: Path) -> None:
+    packets = pieces_of(datagram(bytes(60_000)), range(1, 7600))
+    Random(1).shuffle(packets)
+    before = time.process_time()
+    result = assembled(path, packets, [1000] * len(packets))
+    assert int(result.table.store.flows["packets"].sum()) == len(packets)
+    assert time.process_time() - before < 5
 
 
 def test_datagrams_in_between_one_another(path: Path) -> None:
