@@ -7,7 +7,9 @@ answered from it. The server is the TCP peer that answered, not the address writ
 
 An entry holds as long as nothing contradicts it: an answer of the endpoint mapper for the same interface on
 the same server that no longer names the port ends it (a restart), and one before it that named another port
-is where it may have begun. reference: [C706] appendix O (endpoint mapper), [MS-RPCE] 2.2.1.2, [MS-DCOM] 3.1.2.5.1.
+is where it may have begun. Nothing else ends one: a RST answers for a full backlog or a firewall as well as for a
+port that nobody serves, and one process serves many interfaces on its port, so that a bind of another one does not
+contradict. Both are shown, the latter as a disagreement. reference: [C706] appendix O (endpoint mapper), [MS-RPCE] 2.2.1.2, [MS-DCOM] 3.1.2.5.1.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from operator import attrgetter
@@ -167,15 +170,18 @@ class EndpointMap:
     def load(cls, path: Path) -> EndpointMap:
         """Read a map that an earlier run wrote (JSON lines); an absent file is an empty map.
 
-        Raises UsageError with the line that can't be read.
+        Raises UsageError with the line that can't be read, and for a file that can't come to be (no such folder).
         """
         learnt = cls()
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise UsageError(f"endpoint map {path}: its folder does not exist") from None
             return learnt
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"can't read endpoint map {path}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"can't read endpoint map {path}: {reason}") from error
         for number, line in enumerate(lines, 1):
             try:
                 learnt.add([_from_record(json.loads(line))] if line.strip() else [])
@@ -184,12 +190,20 @@ class EndpointMap:
         return learnt
 
     def save(self, path: Path) -> None:
-        """Write what is known as JSON lines, the newest of each (server, transport, port, interface, kind)."""
+        """Write what is known as JSON lines, the newest of each (server, transport, port, interface, kind).
+
+        Raises OSError; what was there before is then still there.
+        """
         newest = self._newest()
         lines = [json.dumps(_to_record(newest[key])) for key in sorted(newest)]
         partial = path.with_name(path.name + ".part")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 _Filed = dict[Endpoint, dict[Told, list[Entry]]]

@@ -53,7 +53,8 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     """Classify one capture set.
 
     Raises UsageError (a missing file, a broken inventory, endpoint map or signature). Damage to a capture is
-    no error: it is told in the result's `damages`, and what could be read is classified.
+    no error: it is told in the result's `damages`, and what could be read is classified. Nor is an endpoint map
+    that can't be written: `failures` tells.
     """
     settings = settings or Settings()
     rulebook = load(settings.signatures)
@@ -64,7 +65,10 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     with _collector_at_rest():
         result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs)
     if settings.endpoint_map:
-        endpoint_map.save(settings.endpoint_map)
+        try:
+            endpoint_map.save(settings.endpoint_map)
+        except OSError as error:
+            result.failures.append(f"endpoint map {settings.endpoint_map} was not written: {error.strerror}")
     return result
 
 

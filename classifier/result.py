@@ -76,6 +76,7 @@ class Result:
     """All conversations of a capture set. `len` counts them, `result[7]` is the one with id 7, iteration is by id.
 
     columns: one `Column` for each name of `fields.NAMES`. damages: where inputs were cut short or corrupt.
+    failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
@@ -95,6 +96,7 @@ class Result:
         self.table = Table(FIELDS, {name: columns[name] for name in NAMES})
         self.damages = tuple(damages)
         self.counters = dict(counters or {})
+        self.failures: list[str] = []
         self.inputs = tuple(inputs)
         self.verdicts = dict(verdicts or {})
         self.endpoint_rows = list(endpoint_rows)

@@ -127,12 +127,14 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def report(result: Result) -> int:
-    """Tell on stderr what was damaged and what could not be used. Returns the exit status."""
+    """Tell on stderr what was damaged, not used, or not done. Returns the exit status."""
     for damage in result.damages:
         complain(str(damage), 1)
     for what, count in result.shortfalls.items():
         complain(f"{count} {what}", 0)
-    return int(bool(result.damages))
+    for failure in result.failures:
+        complain(failure, 2)
+    return 2 if result.failures else int(bool(result.damages))
 
 
 # ---- writing -------------------------------------------------------------------------------
