@@ -48,9 +48,9 @@ EXCHANGE = {
 """The captures that hold Exchange, and the protocol of the one conversation in each that is it."""
 
 KEY_IS_WRONG_ABOUT_INTERFACES = {
-    # Frame 60 is a big-endian bind_ack (data representation 00 00 00 00) whose result word is 00 00, accepted, while
-    # its transfer syntax keeps the little-endian bytes 04 5d 88 8a ...: tshark shows an unknown syntax and the key
-    # takes that for a refusal. The result decides, not the syntax (C706 section 12.6.3.1).
+    # Frame 60 writes the number of results as one big-endian word (00 00 00 01 at octets 28 to 31), so that the octet
+    # which counts them (C706 section 12.6.3.1, n_results) is 0: tshark sees no result, and the key takes that for a
+    # refusal. Frame 62 is a response on the context: it was accepted.
     ("real/arkime+arkime/tests/pcap/dcerpc_synthetic.pcap", "tcp.8"): {"df1941c5-fe89-4e79-bf10-463657acf44d"},
 }
 

@@ -25,8 +25,9 @@ pytestmark = [
 ]
 
 KEY_IS_WRONG = {
-    # A big-endian bind_ack with result 0 whose transfer syntax is written in the other byte order: tshark
-    # takes the unknown syntax for a refusal. C706 section 12.6.3.1 leaves the result word to decide.
+    # Frame 60 writes the number of results as one big-endian word (00 00 00 01 at octets 28 to 31), so that the octet
+    # which counts them (C706 section 12.6.3.1, n_results) is 0: tshark sees no result, and the key takes that for a
+    # refusal. Frame 62 is a response on the context: it was accepted.
     ("real/arkime+arkime/tests/pcap/dcerpc_synthetic.pcap", "tcp.8"): {"df1941c5-fe89-4e79-bf10-463657acf44d"},
 }
 
