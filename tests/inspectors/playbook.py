@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
+from classifier import limits
+from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Stream
+from classifier.model import AUTHENTICATIONS, ENCRYPTIONS, PROTOCOLS
 
 
 def stream(*pieces: bytes | tuple[int, bytes], started: bool = True) -> Stream:
@@ -37,3 +39,20 @@ def values(found: object, name: str) -> list[str]:
 def everything(found: Evidence) -> str:
     """All text of an evidence, for tests of what must not be in it."""
     return "\n".join([repr(found.handouts), *(f"{sign.field}={sign.value}" for sign in found.signs)])
+
+
+def check(found: Evidence | Answer, dialogue: Dialogue) -> None:
+    """An evidence keeps to the vocabularies, and each of its places is inside the streams."""
+    assert isinstance(found, Evidence | Answer)
+    if not isinstance(found, Evidence):
+        return
+    assert found.protocol in PROTOCOLS
+    assert found.authentication in (None, *AUTHENTICATIONS)
+    assert found.encryption in (None, *ENCRYPTIONS)
+    assert len(found.signs) <= limits.MAX_SIGNS
+    for thing in (found, *found.signs, *found.handouts):
+        chunks = dialogue.stream(thing.place.side).chunks
+        end = chunks[-1].offset + len(chunks[-1].data) if chunks else 0
+        assert 0 <= thing.place.offset <= end, thing
+    assert all(sign.field and sign.value and len(sign.value) <= limits.MAX_TEXT for sign in found.signs)
+    assert all(0 < handout.port < 65536 for handout in found.handouts)

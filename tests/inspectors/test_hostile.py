@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspectors import hellos
-from inspectors.playbook import stream
+from inspectors.playbook import check, stream
 from inspectors.test_directory import bind, der, framed, kdc_answer, kdc_request, question, search
 from inspectors.test_framed import CONNECT, FOREIGN_TCP, FOREIGN_UDP, INVITE, PREAMBLE, SDP, nns, tpkt, voice
 from inspectors.test_lines import GREETING, HELLO, KEYWORDS, SERVER_HELLO
 
-from classifier import limits
 from classifier.inspectors import INSPECTORS, inspect
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Stream
-from classifier.model import AUTHENTICATIONS, ENCRYPTIONS, PROTOCOLS
 
 Ask = Callable[[Dialogue], Evidence | Answer]
 
@@ -78,34 +76,17 @@ def dialogues(transport: st.SearchStrategy[str] = transports) -> st.SearchStrate
     return st.builds(Dialogue, transport, streams(), streams(), ports, ports, st.booleans())
 
 
-def _check(found: Evidence | Answer, dialogue: Dialogue) -> None:
-    """An evidence keeps to the vocabularies, and each of its places is inside the streams."""
-    assert isinstance(found, Evidence | Answer)
-    if not isinstance(found, Evidence):
-        return
-    assert found.protocol in PROTOCOLS
-    assert found.authentication in (None, *AUTHENTICATIONS)
-    assert found.encryption in (None, *ENCRYPTIONS)
-    assert len(found.signs) <= limits.MAX_SIGNS
-    for thing in (found, *found.signs, *found.handouts):
-        chunks = dialogue.stream(thing.place.side).chunks
-        end = chunks[-1].offset + len(chunks[-1].data) if chunks else 0
-        assert 0 <= thing.place.offset <= end, thing
-    assert all(sign.field and sign.value and len(sign.value) <= limits.MAX_TEXT for sign in found.signs)
-    assert all(0 < handout.port < 65536 for handout in found.handouts)
-
-
 @pytest.mark.parametrize(("name", "ask"), INSPECTORS, ids=[name for name, _ in INSPECTORS])
 @settings(max_examples=150, deadline=None)
 @given(dialogue=dialogues())
 def test_no_bytes_raise(name: str, ask: Ask, dialogue: Dialogue) -> None:
-    _check(ask(dialogue), dialogue)
+    check(ask(dialogue), dialogue)
 
 
 @settings(max_examples=300, deadline=None)
 @given(dialogue=dialogues())
 def test_all_together(dialogue: Dialogue) -> None:
-    _check(inspect(dialogue), dialogue)
+    check(inspect(dialogue), dialogue)
 
 
 def test_the_samples_are_recognised() -> None:
