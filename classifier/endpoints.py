@@ -9,7 +9,8 @@ An entry holds as long as nothing contradicts it: an answer of the endpoint mapp
 the same server that no longer names the port ends it (a restart), and one before it that named another port
 is where it may have begun. Nothing else ends one: a RST answers for a full backlog or a firewall as well as for a
 port that nobody serves, and one process serves many interfaces on its port, so that a bind of another one does not
-contradict. Both are shown, the latter as a disagreement. reference: [C706] appendix O (endpoint mapper), [MS-RPCE] 2.2.1.2, [MS-DCOM] 3.1.2.5.1.
+contradict. Both are shown, the latter as a disagreement. reference: [C706] appendix O (endpoint mapper), [MS-RPCE]
+2.2.1.2, [MS-DCOM] 3.1.2.5.1.
 """
 
 from __future__ import annotations

@@ -113,6 +113,16 @@ def test_what_a_bound_left_out_is_told(monkeypatch: pytest.MonkeyPatch, trace: P
     assert done.stderr.splitlines()[1:] == ["exflow: 12 announcements beyond limit"]
 
 
+def test_what_could_not_be_done_beside_the_result_is_status_2(monkeypatch: pytest.MonkeyPatch, trace: Path) -> None:
+    result = samples.result(2)
+    result.failures.append("endpoint map m.jsonl was not written: No space left on device")
+    monkeypatch.setattr(common, "read", lambda captures, settings: result)
+    done = CliRunner().invoke(cli.exflow, ["classify", str(trace), "--format", "jsonl"], standalone_mode=False)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr.splitlines()[-1] == "exflow: endpoint map m.jsonl was not written: No space left on device"
+    assert done.return_value == 2
+
+
 def test_hostile_file_names_do_not_reach_the_terminal(monkeypatch: pytest.MonkeyPatch, trace: Path) -> None:
     result = samples.result(1)
     result.damages = (Damage("\x1b[31m.pcap", 1, "bad"),)

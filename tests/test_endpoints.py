@@ -321,6 +321,22 @@ def test_what_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
             EndpointMap.load(path)
 
 
+def test_a_map_that_cannot_come_to_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its folder does not exist"):
+        EndpointMap.load(tmp_path / "none" / "map.jsonl")
+
+
+def test_a_map_that_cannot_be_written_costs_no_result(tmp_path: Path) -> None:
+    """Nor the map that was there before."""
+    path = tmp_path / "map.jsonl"
+    path.write_text(before := json.dumps(GOOD) + "\n")
+    (tmp_path / "map.jsonl.part").mkdir()
+    result = classifier.classify(CAPTURES / "ticket-49734.pcapng", endpoint_map=path)
+    assert len(result) > 0
+    assert result.failures == [f"endpoint map {path} was not written: Is a directory"]
+    assert path.read_text() == before
+
+
 # ---- from one run to the next ----------------------------------------------------------------------------------
 
 
