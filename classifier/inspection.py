@@ -29,6 +29,9 @@ from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, locate, read_
 BLOCK: Final = 2048
 """Conversations whose bytes are put together at a time."""
 
+SMALL: Final = 1024
+"""Conversations not worth a thread of their own."""
+
 SCRATCH: Final = 640 * KIB
 """First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
@@ -210,12 +213,14 @@ class Inspection:
 
     codes: int32, one per conversation, index into found. found: distinct answers; entry 0 is None, for
     conversations without payload. client: int8, the orientation in which the dialogues were read.
+    jobs: threads that may look up frames at a time.
     """
 
     table: ConversationTable
     client: NDArray[np.int8]
     codes: NDArray[np.int32]
     found: list[Evidence | Answer | None]
+    jobs: int = 1
 
     def evidence(self, index: int) -> Evidence | None:
         """The evidence of one conversation, if there is any."""
@@ -227,7 +232,13 @@ class Inspection:
         index = np.array(indexes, np.int64)
         where = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(places)).reshape(-1, 2)
         numbers = 2 * index + (self.client[index] ^ where[:, 0])
-        frames, times = locate(self.table.store, numbers, where[:, 1].copy())
+        frames, times = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        offsets = where[:, 1].copy()
+
+        def find(part: slice) -> None:
+            frames[part], times[part] = locate(self.table.store, numbers[part], offsets[part])
+
+        _in_parts(find, len(numbers), self.jobs)
         lost = np.flatnonzero(frames < 0)
         rows = self.table.rows[index[lost]]
         frames[lost], times[lost] = rows["first_frame"], rows["start"]
@@ -261,12 +272,12 @@ def inspect_all(
     found: list[Evidence | Answer | None] = [None]
     found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first))
     codes[chosen] = group_of + 1
-    return Inspection(table, client, codes, found)
+    return Inspection(table, client, codes, found, jobs)
 
 
 def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
     """Do the work on as many parts of range(number) as there are jobs, at a time."""
-    step = -(-number // max(jobs, 1)) or 1
+    step = max(-(-number // max(jobs, 1)), SMALL)
     parts = [slice(start, start + step) for start in range(0, number, step)]
     if len(parts) == 1:
         work(parts[0])

@@ -215,6 +215,9 @@ MAX_COMPOUND: Final = 64
 MAX_PIPES: Final = 256
 """Named pipes followed in one SMB session."""
 
+MAX_SIGN_VALUES: Final = 100_000
+"""Values of signs whose patterns are remembered; then they are looked up anew."""
+
 # ---- endpoint map -----------------------------------------------------------------------
 MAX_ANNOUNCEMENTS: Final = 1_000_000
 """Announcements of ports kept in one endpoint map."""

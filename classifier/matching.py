@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Final
 
+from .limits import MAX_SIGN_VALUES
 from .rules import RANKS, Condition, DataPath, Endpoint, Form, RpcInterface, Rulebook, Service
 
 
@@ -289,6 +290,7 @@ class _Index:
                 self.by_service[name].append(candidate)
         self._by_key: dict[tuple[str, str], list[Service]] = {}
         self._patterns: dict[str, dict[str, Condition]] = {}
+        self._fitting: dict[tuple[str, str], tuple[str, ...]] = {}
         for service in rulebook.services.values():
             for key in self._keys(service):
                 self._by_key.setdefault(key, []).append(service)
@@ -326,11 +328,16 @@ class _Index:
                 for pattern in patterns:
                     self._patterns.setdefault(name, {}).setdefault(pattern.text, {name: (pattern,)})
 
-    def fitting(self, name: str, value: str) -> Iterable[str]:
-        """Texts of the patterns that a sign's value fits."""
-        for text, condition in self._patterns.get(name, {}).items():
-            if condition[name][0].matches(value):
-                yield text
+    def fitting(self, name: str, value: str) -> tuple[str, ...]:
+        """Texts of the patterns that a sign's value fits; many conversations ask for the same values."""
+        known = self._fitting.get((name, value))
+        if known is None:
+            if len(self._fitting) >= MAX_SIGN_VALUES:
+                self._fitting.clear()
+            patterns = self._patterns.get(name, {}).items()
+            known = tuple(text for text, condition in patterns if condition[name][0].matches(value))
+            self._fitting[name, value] = known
+        return known
 
     def relevant(self, facts: Facts, interfaces: Mapping[str, Speech]) -> list[Service]:
         """Services which anything in the facts may concern, each once, in the rulebook's order."""

@@ -73,6 +73,14 @@ UDP: Final[tuple[tuple[str, Inspect], ...]] = (
     ("new-mail", heartbeat.inspect_new_mail),
 )
 
+IN_WORDS: Final = frozenset(
+    ("ncacn-http", "rpc-over-http", "http", "smtp", "pop3", "imap4", "nntp", "sip", "link-state", "ssh")
+)
+"""Protocols whose streams begin with printable characters, or line ends, on one side at least."""
+
+_WORDS: Final = frozenset(bytes((octet,)) for octet in (9, 10, 13, *range(0x20, 0x7F))) | {b""}
+_NOT_IN_WORDS: Final = tuple(row for row in TCP if row[0] not in IN_WORDS)
+
 INSPECTORS: Final = (*TCP, *(row for row in UDP if row not in TCP))
 """Each of them once."""
 
@@ -83,10 +91,21 @@ PORTS: Final = (1024, 3343, 5353, 5355)
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """The first inspector's evidence; `WAIT` if none has any and one wants more bytes; else `NOT_THIS`."""
     answer: Answer = NOT_THIS
-    for _, ask in TCP if dialogue.transport == "tcp" else UDP:
+    for _, ask in _to_ask(dialogue):
         found = ask(dialogue)
         if isinstance(found, Evidence):
             return found
         if found is WAIT:
             answer = WAIT
     return answer
+
+
+def _to_ask(dialogue: Dialogue) -> tuple[tuple[str, Inspect], ...]:
+    """Those that can have an answer other than `NOT_THIS`; all of the transport, where a stream begins with a hole
+    or goes on behind one."""
+    if dialogue.transport == "udp":
+        return UDP
+    for chunks in (dialogue.to_server.chunks, dialogue.to_client.chunks):
+        if chunks and (len(chunks) > 1 or chunks[0].offset or chunks[0].data[:1] in _WORDS):
+            return TCP
+    return _NOT_IN_WORDS

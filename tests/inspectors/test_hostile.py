@@ -14,8 +14,8 @@ from inspectors.test_directory import bind, der, framed, kdc_answer, kdc_request
 from inspectors.test_framed import CONNECT, FOREIGN_TCP, FOREIGN_UDP, INVITE, PREAMBLE, SDP, nns, tpkt, voice
 from inspectors.test_lines import GREETING, HELLO, KEYWORDS, SERVER_HELLO
 
-from classifier.inspectors import INSPECTORS, inspect
-from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Stream
+from classifier.inspectors import INSPECTORS, TCP, inspect
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Chunk, Dialogue, Evidence, Stream
 
 Ask = Callable[[Dialogue], Evidence | Answer]
 
@@ -87,6 +87,26 @@ def test_no_bytes_raise(name: str, ask: Ask, dialogue: Dialogue) -> None:
 @given(dialogue=dialogues())
 def test_all_together(dialogue: Dialogue) -> None:
     check(inspect(dialogue), dialogue)
+
+
+def _asking_everybody(dialogue: Dialogue) -> Evidence | Answer:
+    answers = [ask(dialogue) for _, ask in TCP]
+    evidence = [answer for answer in answers if isinstance(answer, Evidence)]
+    return evidence[0] if evidence else WAIT if WAIT in answers else NOT_THIS
+
+
+@settings(max_examples=300, deadline=None)
+@given(dialogue=dialogues(st.just("tcp")))
+def test_who_is_not_asked_would_have_refused(dialogue: Dialogue) -> None:
+    assert inspect(dialogue) == _asking_everybody(dialogue)
+
+
+@pytest.mark.parametrize("octet", range(256))
+def test_no_first_octet_hides_a_protocol(octet: int) -> None:
+    for data in (bytes((octet,)), *(bytes((octet,)) + sample[1:] for sample in SAMPLES)):
+        for pair in ((stream(data), stream()), (stream(), stream(data))):
+            dialogue = Dialogue("tcp", *pair, 40000, 50000)
+            assert inspect(dialogue) == _asking_everybody(dialogue)
 
 
 def test_the_samples_are_recognised() -> None:
