@@ -21,11 +21,10 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from classifier.errors import UsageError
@@ -45,8 +44,7 @@ Told = tuple[str, str, str, str]
 """(who said it, kind, uuid, version): announcements of a port that differ only in when they were made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(NamedTuple):
     """One port handed out, or found bound.
 
     server: address of the peer that said so; kind: `model.ResolutionKind`; time: nanoseconds since 1970 UTC;
@@ -84,8 +82,7 @@ class Announcement:
         return self.learnt_as or self.kind
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An announcement and the time in which nothing contradicts it, [since, until) in nanoseconds."""
 
     announcement: Announcement
@@ -211,12 +208,9 @@ _Filed = dict[Endpoint, dict[Told, list[Entry]]]
 """Entries of each port by what they tell, each list by time."""
 
 
-_everything = attrgetter(*(each.name for each in fields(Announcement)))
-
-
 def _order(announcement: Announcement) -> tuple[Any, ...]:
     """By time; total, so that the order in which announcements came is forgotten."""
-    return announcement.time, PREFERENCE[announcement.kind], announcement.frame, _everything(announcement)
+    return announcement.time, PREFERENCE[announcement.kind], announcement.frame, announcement
 
 
 def _file(filed: _Filed, endpoint: Endpoint, entry: Entry) -> bool:
@@ -306,7 +300,7 @@ def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, To
 
 
 def _to_record(announcement: Announcement) -> dict[str, Any]:
-    record = asdict(announcement) | {"kind": announcement.first_kind}
+    record = announcement._asdict() | {"kind": announcement.first_kind}
     for name in ("frame", "conversation", "learnt_as"):
         del record[name]
     return record
