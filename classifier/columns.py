@@ -6,23 +6,20 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import testimony
 from classifier.community_id import community_ids
 from classifier.conversations import STATES, connection_states
-from classifier.endpoints import Announcement
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
-from classifier.hosts import Known
+from classifier.hosts import Host
 from classifier.inspectors.base import Evidence, Interface, Place
-from classifier.labelling import Distinct, Labels, Resolution, Scene
-from classifier.limits import MAX_SIGNS
-from classifier.matching import telling_signs
+from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants
 from classifier.model import ORIENTATIONS
 from classifier.packets import Frames, Interfaces
 from classifier.rulebook import Rulebook
@@ -34,7 +31,8 @@ def of_scene(
     scene: Scene,
     labels: Labels,
     resolved: dict[int, Resolution],
-    known: list[Known],
+    tenants: Tenants,
+    hosts: Sequence[Host],
     interfaces: Interfaces,
     frames: Frames,
     encapsulations: Encapsulations,
@@ -54,7 +52,7 @@ def of_scene(
         "tls_sni": _of_evidence(scene, lambda evidence: evidence.tls_sni),
         "ja4": _of_evidence(scene, lambda evidence: evidence.ja4),
         "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
-        "evidence": _evidence(scene, labels, resolved, known, frames),
+        "evidence": testimony.evidence(scene, labels, resolved, tenants, hosts, frames),
     }
 
 
@@ -209,105 +207,3 @@ def _label(labels: Labels) -> dict[str, Column]:
         "certainty": _of_decision(labels, lambda decision: decision.certainty),
         "absence": _of_decision(labels, lambda decision: decision.absence),
     }
-
-
-# ---- what the label stands on -----------------------------------------------------------------------
-
-Item = tuple[str, str, str, Place | str | None]
-"""kind, field, value, and what shows it: a place in the payload, `FIRST`, `ANNOUNCED`, or no frame at all."""
-
-FIRST: Final = "the conversation's first frame"
-ANNOUNCED: Final = "the frame of the announcement"
-
-_MOST_ITEMS: Final = 2 * MAX_SIGNS
-
-
-def _evidence(
-    scene: Scene, labels: Labels, resolved: dict[int, Resolution], known: list[Known], frames: Frames
-) -> Framed:
-    """For each labelled conversation, the facts its decision names as its basis."""
-    texts = Distinct[tuple[tuple[str, str, str, str | None], ...]]()
-    codes, templates = np.full(scene.table.count, texts.code(()), np.int32), _Templates(scene, labels, known)
-    labelled = np.array([decision.certainty is not None for decision in labels.decisions], np.bool_)
-    seen: list[tuple[int, int, Place]] = []
-    fixed: list[tuple[int, int, int]] = []
-    for index in np.flatnonzero(labelled[labels.codes]).tolist() if len(labelled) else []:
-        best = resolved[index].best if index in resolved else None
-        first = int(scene.table.rows["first_frame"][index])
-        own = frames.file(first)
-        other = frames.file(best.frame) if best is not None and best.conversation >= 0 else None
-        named = []
-        for hole, (kind, name, value, at) in enumerate(templates.items(index, best)):
-            if isinstance(at, Place):
-                seen.append((index, hole, at))
-            elif at is not None:
-                fixed.append((index, hole, first if at is FIRST or best is None else best.frame))
-            named.append((kind, name, value, None if at is None else other if at is ANNOUNCED else own))
-        codes[index] = texts.code(tuple(named))
-    located = _located(scene, frames, seen)
-    places = np.zeros((scene.table.count, max(map(len, texts.values))), np.int64)
-    places[:, : located.shape[1]] = located
-    for index, hole, frame in fixed:
-        places[index, hole] = frames.number(frame)
-    return Framed(codes, [_worded(value) for value in texts.values], places)
-
-
-def _worded(items: Iterable[tuple[str, str, str, str | None]]) -> list[dict[str, Any]]:
-    return [
-        {"kind": kind, "field": field, "value": value, "frame": None if file is None else Hole(i), "file": file}
-        for i, (kind, field, value, file) in enumerate(items)
-    ]
-
-
-@dataclass(slots=True)
-class _Templates:
-    """The items of each distinct combination of evidence, decision, announcement, roles and port."""
-
-    scene: Scene
-    labels: Labels
-    known: list[Known]
-    _made: dict[tuple[Any, ...], list[Item]] = field(default_factory=dict)
-
-    def items(self, index: int, best: Announcement | None) -> list[Item]:
-        """What a labelled conversation's label stands on. best: what its port was handed out by."""
-        sides = self.scene.sides
-        hosts = self.known[sides.client[index]], self.known[sides.server[index]]
-        port = f"{sides.server_port[index]}/{self.scene.transport(index)}"
-        said = None if best is None else (best.kind, best.uuid, best.version, best.conversation >= 0)
-        key = (self.scene.inspection.codes[index], self.labels.codes[index], said, hosts, port)
-        items = self._made.get(key)
-        if items is None:
-            items = self._made[key] = list(self._make(index, best, hosts, port))[:_MOST_ITEMS]
-        return items
-
-    def _make(self, index: int, best: Announcement | None, hosts: tuple[Known, Known], port: str) -> Iterator[Item]:
-        basis, evidence = self.labels[index].basis, self.scene.inspection.evidence(index)
-        if best is not None:
-            name = _title(self.scene.rulebook, best.uuid, best.version)
-            yield "announcement", best.kind, name, ANNOUNCED if best.conversation >= 0 else None
-        if evidence is not None:
-            yield from _payload_items(self.scene.rulebook, evidence)
-        if "port" in basis or (evidence is None and best is None):
-            yield "port", "server_port", port, FIRST
-        if "roles" in basis:
-            for side, host in zip(("client_role", "server_role"), hosts, strict=True):
-                yield from (("inventory", side, role, None) for role in sorted(host.roles))
-
-
-def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[Item]:
-    yield "payload", "protocol", evidence.protocol, evidence.place
-    for interface in evidence.interfaces:
-        answer = {True: "accepted", False: "refused", None: "no answer seen"}[interface.accepted]
-        name = _title(rulebook, interface.uuid, interface.version)
-        yield "interface", "rpc.interface", f"{name} {answer}", interface.place
-    for query in evidence.queries:
-        yield "query", "rpc.asked", _title(rulebook, query.uuid, query.version), query.place
-    for sign in evidence.signs:
-        if sign.field.startswith("rpc.auth") or telling_signs(rulebook, [(sign.field, sign.value)]):
-            yield "sign", sign.field, sign.value, sign.place
-
-
-def _title(rulebook: Rulebook, uuid: str, version: str) -> str:
-    """An interface for people: its name, and the UUID to search for."""
-    name = short_name(rulebook, uuid, version)
-    return f"{name} ({uuid} v{version})" if name else f"{uuid} v{version}" if uuid else ""

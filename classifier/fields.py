@@ -217,13 +217,20 @@ ENDPOINT_FIELDS: Final[tuple[Field, ...]] = (
 )
 """Columns of the endpoint map, as `exflow endpoints` and `Result.endpoints()` show it."""
 
+_REASON: Final = (
+    *_EVIDENCE[:3],
+    _f("conversation", "int", "id of the conversation that shows it"),
+    *_EVIDENCE[3:],
+)
+
 HOST_FIELDS: Final[tuple[Field, ...]] = (
     _f("address", "str", "the host"),
     _f("name", "str", "its name, where the inventory or the traffic gives one", nullable=True),
     _f("roles", "list[str]", "what it is", words=model.ROLES),
     _f("versions", "list[str]", "Exchange versions that fit", words=model.VERSIONS),
-    _f("source", "str", "inventory, or what the roles were inferred from"),
-    _f("evidence", "list[object]", "what the roles stand on", members=_EVIDENCE),
+    _f("source", "str", "inventory or traffic"),
+    _f("evidence", "list[object]", "the role that each act of the host speaks for", members=_REASON),
+    _f("contradictions", "list[object]", "what the traffic shows and the inventory excludes", members=_REASON),
 )
 """Columns of the hosts, as `exflow hosts` and `Result.hosts()` show them."""
 

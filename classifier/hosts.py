@@ -1,4 +1,4 @@
-"""Hosts: what the user already knows of them (the inventory), and which roles each has.
+"""Hosts: what the user already knows of them (the inventory), what the traffic shows, and where the two disagree.
 
 Knows addresses and roles; must not know ports, payloads or how a capture is read.
 """
@@ -32,6 +32,40 @@ class Known:
 
 
 UNKNOWN: Final = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """An act of a host, and what shows it. conversation: index of it; frame: ordinal in the run."""
+
+    act: str
+    conversation: int
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host. listed: by the inventory. inferred: from the traffic. reasons: role → acts, the first of each kind.
+
+    contradicted: roles and versions that the traffic shows and the inventory doesn't allow, each with its acts.
+    """
+
+    listed: Known = UNKNOWN
+    inferred: Known = UNKNOWN
+    reasons: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+    contradicted: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Known:
+        """What labels go by: the inventory where it speaks, else the traffic."""
+        return Known(
+            self.listed.roles or self.inferred.roles,
+            self.listed.versions or self.inferred.versions,
+            self.listed.name or self.inferred.name,
+        )
+
+
+NOBODY: Final = Host()
 
 
 @dataclass(frozen=True)

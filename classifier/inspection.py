@@ -229,14 +229,16 @@ class Inspection:
 
     def locate(self, indexes: Sequence[int], places: Sequence[Place]) -> Located:
         """The frames that brought the bytes at these places, each of the conversation at the same index."""
-        index = np.array(indexes, np.int64)
         where = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(places)).reshape(-1, 2)
-        numbers = 2 * index + (self.client[index] ^ where[:, 0])
+        return self.locate_all(np.array(indexes, np.int64), where[:, 0], where[:, 1].copy())
+
+    def locate_all(self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64]) -> Located:
+        """As `locate`, with the places as columns (`Side` and offset of each)."""
+        numbers = 2 * index + (self.client[index] ^ side)
         frames, times = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
-        offsets = where[:, 1].copy()
 
         def find(part: slice) -> None:
-            frames[part], times[part] = locate(self.table.store, numbers[part], offsets[part])
+            frames[part], times[part] = locate(self.table.store, numbers[part], offset[part])
 
         _in_parts(find, len(numbers), self.jobs)
         lost = np.flatnonzero(frames < 0)

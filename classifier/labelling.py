@@ -1,12 +1,12 @@
 """Evidence of all conversations → what was handed out, and one decision for each distinct set of facts.
 
-Joins what single conversations can't know: which announcement covers a port, which roles the hosts have,
-which two HTTP connections are one RPC association. Decides nothing itself: that is `verdicts`.
+Joins what single conversations can't know: which announcement covers a port, which two HTTP connections are one
+RPC association. Takes what is known of the hosts as given. Decides nothing itself: that is `verdicts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -73,6 +73,38 @@ class Sides:
         )
 
 
+SILENCE: Final = 30 * 86_400 * 10**9
+"""Nanoseconds after which an address may belong to another machine: longer than any usual DHCP lease, shorter than
+what lies between captures of different years."""
+
+
+@dataclass(slots=True)
+class Tenants:
+    """Who holds an address: one host, until it is silent for long (`SILENCE`).
+
+    client, server: number of each conversation's hosts. addresses: number of each host's address.
+    """
+
+    client: NDArray[np.int64]
+    server: NDArray[np.int64]
+    addresses: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: ConversationTable, addresses: Addresses, sides: Sides) -> Tenants:
+        """Number the hosts by address and time."""
+        starts = table.rows["start"][: table.count]
+        client, server = sides.client.astype(np.int64), sides.server.astype(np.int64)
+        if not len(starts) or int(starts.max()) - int(starts.min()) < SILENCE:
+            return cls(client, server, np.arange(len(addresses.texts)))
+        both, times = np.concatenate([client, server]), np.concatenate([starts, starts])
+        order = np.lexsort((times, both))
+        new = (np.diff(both[order]) != 0) | (np.diff(times[order]) >= SILENCE)
+        numbers = np.zeros(len(both), np.int64)
+        numbers[order] = np.concatenate([[0], np.cumsum(new)])
+        firsts = order[np.concatenate([[True], new])]
+        return cls(numbers[: len(starts)], numbers[len(starts) :], both[firsts])
+
+
 @dataclass(slots=True)
 class Scene:
     """Everything about a run's conversations that labels are made from."""
@@ -85,6 +117,10 @@ class Scene:
     inventory: Inventory
     rulebook: Rulebook
     sides: Sides
+
+    def tenants(self) -> Tenants:
+        """The hosts behind the addresses, by the present orientation."""
+        return Tenants.of(self.table, self.addresses, self.sides)
 
     def transport(self, index: int) -> str:
         """tcp or udp."""
@@ -300,38 +336,45 @@ class Labels:
         return self.decisions[self.codes[index]]
 
 
-def label(scene: Scene, known: list[Known], resolved: dict[int, Resolution]) -> Labels:
-    """Decide every conversation, once for each distinct set of facts.
+@dataclass(slots=True)
+class Grounds:
+    """What conversations say by themselves, which no knowledge of hosts changes.
 
-    known: what is known of each address (`Addresses.texts`).
+    columns: int64, one per conversation: numbers into said, into answers, port, whether client and server port are
+    the same, whether it is UDP, and its silence.
     """
-    said = Distinct[Said]()
-    said_of = np.array([said.code(_said(scene.rulebook, entry)) for entry in scene.inspection.found], np.int64)
-    answers = Distinct[tuple[frozenset[tuple[str, str]], str] | None]()
-    answer_of = np.full(scene.table.count, answers.code(None), np.int64)
-    for index, resolution in resolved.items():
-        answer_of[index] = answers.code((resolution.interfaces, resolution.best.kind))
-    hosts = Distinct[Known]()
-    host_of = np.array([hosts.code(entry) for entry in known], np.int64)
-    sides, udp = scene.sides, scene.table.rows["protocol"][: scene.table.count] != TCP
-    ports = _port_runs(scene.rulebook, "tcp"), _port_runs(scene.rulebook, "udp")
-    columns = (
-        said_of[scene.inspection.codes],
-        answer_of,
-        host_of[sides.client],
-        host_of[sides.server],
-        np.where(udp, ports[1][sides.server_port], ports[0][sides.server_port]),
-        (sides.client_port == sides.server_port).astype(np.int64),
-        udp.astype(np.int64),
-        _silences(scene),
-    )
-    codes, first = distinct_rows(columns)
-    decisions, told = [], []
-    for index in first.tolist():
-        mine, answer, client, server, port, same_port, is_udp, silence = (int(column[index]) for column in columns)
-        own, host = said.values[mine], hosts.values[server]
-        handed_out, kind = answers.values[answer] or (frozenset(), None)
-        facts = Facts(
+
+    said: list[Said]
+    answers: list[tuple[frozenset[tuple[str, str]], str] | None]
+    columns: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def of(cls, scene: Scene, resolved: dict[int, Resolution]) -> Grounds:
+        """Look at every distinct answer of the inspectors once."""
+        said = Distinct[Said]()
+        said_of = np.array([said.code(_said(scene.rulebook, entry)) for entry in scene.inspection.found], np.int64)
+        answers = Distinct[tuple[frozenset[tuple[str, str]], str] | None]()
+        answer_of = np.full(scene.table.count, answers.code(None), np.int64)
+        for index, resolution in resolved.items():
+            answer_of[index] = answers.code((resolution.interfaces, resolution.best.kind))
+        sides, udp = scene.sides, scene.table.rows["protocol"][: scene.table.count] != TCP
+        ports = _port_runs(scene.rulebook, "tcp"), _port_runs(scene.rulebook, "udp")
+        columns = (
+            said_of[scene.inspection.codes],
+            answer_of,
+            np.where(udp, ports[1][sides.server_port], ports[0][sides.server_port]),
+            (sides.client_port == sides.server_port).astype(np.int64),
+            udp.astype(np.int64),
+            _silences(scene),
+        )
+        return cls(said.values, answers.values, columns)
+
+    def facts(self, row: Sequence[int], client: Known, server: Known) -> Facts:
+        """The facts of one row of the columns between two hosts."""
+        mine, answer, port, same_port, is_udp, silence = row
+        own = self.said[mine]
+        handed_out, kind = self.answers[answer] or (frozenset(), None)
+        return Facts(
             transport="udp" if is_udp else "tcp",
             server_port=port,
             client_port=port if same_port else 0,
@@ -343,15 +386,28 @@ def label(scene: Scene, known: list[Known], resolved: dict[int, Resolution]) -> 
             resolved=handed_out,
             resolved_kind=kind,
             signs=own.signs,
-            client_roles=hosts.values[client].roles,
-            server_roles=host.roles,
-            client_versions=hosts.values[client].versions,
-            server_versions=host.versions,
-            condition=_condition(own, host, SILENCES[silence]),
+            client_roles=client.roles,
+            server_roles=server.roles,
+            client_versions=client.versions,
+            server_versions=server.versions,
+            condition=_condition(own, server, SILENCES[silence]),
         )
-        told.append(facts)
-        decisions.append(decide(scene.rulebook, facts))
-    return Labels(codes, decisions, told)
+
+
+def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Known]) -> Labels:
+    """Decide every conversation, once for each distinct set of facts.
+
+    known: what is known of each host (by its number in tenants).
+    """
+    hosts = Distinct[Known]()
+    host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
+    columns = (*grounds.columns, host_of[tenants.client], host_of[tenants.server])
+    codes, first = distinct_rows(columns)
+    facts = []
+    for index in first.tolist():
+        *row, client, server = (int(column[index]) for column in columns)
+        facts.append(grounds.facts(row, hosts.values[client], hosts.values[server]))
+    return Labels(codes, [decide(scene.rulebook, each) for each in facts], facts)
 
 
 def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

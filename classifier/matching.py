@@ -7,15 +7,15 @@ Owns the kinds of evidence and what each of them needs. Must not know roles, ver
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from itertools import count
 from typing import Final
 
 from .limits import MAX_SIGN_VALUES
-from .rules import RANKS, Condition, DataPath, Endpoint, Form, RpcInterface, Rulebook, Service
+from .rules import RANKS, Act, Condition, DataPath, Endpoint, Form, RpcInterface, Rulebook, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A candidate that the evidence allows. on_port: an endpoint of the form covers the server port."""
+    """A candidate that the evidence allows. on_port: an endpoint of the form covers the server port.
+    disowned: the server names itself as another program."""
 
     candidate: Candidate
     speech: Speech
     on_port: bool
+    disowned: bool = False
 
 
 CARRIERS: Final = frozenset({"dcerpc", "epm", "ncacn-http", "rpc-over-http", "smb"})
@@ -107,22 +109,71 @@ _ENDPOINT_MAPPER_PORT: Final = 135
 _FIRST_DYNAMIC: Final = 1024
 
 
-def matches(rulebook: Rulebook, facts: Facts) -> list[Match]:
-    """Every form of every path that the bytes and the port allow, in no meaning order."""
+def matches(rulebook: Rulebook, facts: Facts) -> Sequence[Match]:
+    """Every form of every path that the bytes and the port allow, in no meaning order.
+
+    Of the hosts it counts only whether both are known, so the answer is shared by all hosts that say the same.
+    """
+    both = _SOMEBODY if facts.client_roles and facts.server_roles else _NOBODY
+    return _matches(rulebook, replace(
+        facts, client_roles=both, server_roles=both, client_versions=_NOBODY, server_versions=_NOBODY
+    ))  # fmt: skip
+
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+_SOMEBODY: Final = frozenset({"somebody"})
+
+
+@lru_cache(maxsize=4096)
+def _matches(rulebook: Rulebook, facts: Facts) -> tuple[Match, ...]:
     index = _index(rulebook)
-    heard = _Hearing(rulebook, index, facts)
+    heard = _Hearing(rulebook, facts)
     found: dict[int, Match] = {}
     for service in index.relevant(facts, heard.interfaces):
         speech = heard.speech(service)
         if speech is None:
             continue
         for candidate in index.by_service[service.id]:
-            match = _match(candidate, speech, facts)
+            match = _match(candidate, speech, facts, heard.somebody_else)
             if match and (
                 candidate.number not in found or _strength(match.speech) > _strength(found[candidate.number].speech)
             ):
                 found[candidate.number] = match
-    return list(found.values())
+    return tuple(found.values())
+
+
+def acts_in(rulebook: Rulebook, facts: Facts, *, labelled: bool) -> list[Act]:
+    """What the conversation shows of its hosts (peers not asked).
+
+    labelled: its bytes alone made it certain, or announced: only then a service says anything of a host.
+    """
+    index = _index(rulebook)
+    acts = index.acts_by_protocol.get(facts.protocol or "", ())
+    if not acts:
+        return []
+    heard = _Hearing(rulebook, facts)
+    present = frozenset(each.name for each in _known(rulebook, _present(facts)) if each)
+    return [act for act in acts if _shows(act, facts, heard, present, labelled)]
+
+
+def _present(facts: Facts) -> frozenset[tuple[str, str]]:
+    """Interfaces that the server has beyond doubt: it accepted a bind, or its mapper found them."""
+    found = facts.asked if facts.answered is None else facts.answered & facts.asked
+    confirmed = {pair for pair in facts.offered if pair[0] in {uuid for uuid, _ in facts.resolved}}
+    return facts.interfaces | found | confirmed
+
+
+def _shows(act: Act, facts: Facts, heard: _Hearing, present: frozenset[str], labelled: bool) -> bool:
+    if act.ports and not any(endpoint.covers(facts.transport, facts.server_port) for endpoint in act.ports):
+        return False
+    told = any(name in present for name in act.interfaces) or any(
+        protocol == facts.protocol and port in (0, facts.server_port) for protocol, port in act.plain
+    )
+    if not told and not (labelled and any(heard.proves(service) for service in act.services)):
+        return False
+    if act.signs and not any(heard.holds(condition) for condition in act.signs):
+        return False
+    return not any(heard.holds(condition) for condition in act.unless)
 
 
 def telling_signs(rulebook: Rulebook, signs: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:
@@ -146,7 +197,7 @@ def _strength(speech: Speech) -> tuple[Level, bool]:
     return speech.level, speech.hint
 
 
-def _match(candidate: Candidate, speech: Speech, facts: Facts) -> Match | None:
+def _match(candidate: Candidate, speech: Speech, facts: Facts, disowned: bool) -> Match | None:
     """Evidence that names the service holds on any port; the rest only on the path's own.
 
     On 135 itself only interfaces of the RPC service run, so a bind that no list knows means nothing there.
@@ -158,7 +209,7 @@ def _match(candidate: Candidate, speech: Speech, facts: Facts) -> Match | None:
     )
     if not on_port and speech.level < Level.HANDOUT and speech.basis != "interface":
         return None
-    return Match(candidate, speech, on_port)
+    return Match(candidate, speech, on_port, disowned)
 
 
 def _fits(endpoint: Endpoint, facts: Facts) -> bool:
@@ -181,9 +232,9 @@ def _known(rulebook: Rulebook, pairs: Iterable[tuple[str, str]]) -> list[RpcInte
 class _Hearing:
     """One conversation's facts, looked up once, to be held against many services."""
 
-    def __init__(self, rulebook: Rulebook, index: _Index, facts: Facts) -> None:
+    def __init__(self, rulebook: Rulebook, facts: Facts) -> None:
         self._facts = facts
-        self._index = index
+        self._services = rulebook.services
         self.interfaces: dict[str, Speech] = {}
         self.unknown_interface = self._foreign_interface = False
         self._signs_of: dict[str, list[str]] = {}
@@ -191,7 +242,7 @@ class _Hearing:
             self._signs_of.setdefault(name, []).append(value)
         if facts.protocol in CARRIERS or (facts.protocol is None and facts.condition):
             self._hear_interfaces(rulebook)
-        self._somebody_else = any(self.holds(condition) for condition in rulebook.disowning)
+        self.somebody_else = any(self.holds(condition) for condition in rulebook.disowning)
 
     def _hear_interfaces(self, rulebook: Rulebook) -> None:
         """A conversation's own bind outweighs what was announced for its port; an announcement
@@ -225,6 +276,11 @@ class _Hearing:
             for name, patterns in condition.items()
         )
 
+    def proves(self, name: str) -> bool:
+        """Whether the facts prove this service, or an announcement does."""
+        speech = self.speech(self._services[name])
+        return speech is not None and speech.level >= Level.HANDOUT
+
     def speech(self, service: Service) -> Speech | None:
         """The strongest thing the facts say for this service, or None: nothing, or something against it."""
         said = [each for each in (self._signs(service), self._interface(service), self._handout(service)) if each]
@@ -237,7 +293,7 @@ class _Hearing:
         if not self._signs_of:
             return None
         if any(self.holds(condition) for condition in service.proof):
-            return Speech(Level.SIGN if self._somebody_else else Level.PROOF, "sign", hint=True)
+            return Speech(Level.SIGN if self.somebody_else else Level.PROOF, "sign", hint=True)
         if any(self.holds(condition) for condition in service.hint):
             return Speech(Level.SIGN, "sign", hint=True)
         return Speech(Level.SIGN, "sign") if any(self.holds(condition) for condition in service.mark) else None
@@ -291,6 +347,7 @@ class _Index:
         self._by_key: dict[tuple[str, str], list[Service]] = {}
         self._patterns: dict[str, dict[str, Condition]] = {}
         self._fitting: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.acts_by_protocol = _by_protocol(rulebook)
         for service in rulebook.services.values():
             for key in self._keys(service):
                 self._by_key.setdefault(key, []).append(service)
@@ -323,6 +380,8 @@ class _Index:
         conditions = list(rulebook.disowning)
         for service in rulebook.services.values():
             conditions += [*service.proof, *service.hint, *service.mark, *service.unless]
+        for act in rulebook.acts.values():
+            conditions += [*act.signs, *act.unless]
         for condition in conditions:
             for name, patterns in condition.items():
                 for pattern in patterns:
@@ -348,6 +407,20 @@ class _Index:
             start = starts[bisect_right(starts, facts.server_port) - 1]
             keys |= {(facts.transport, str(start)), (facts.transport, "dynamic")}
         return list({service.id: service for key in keys for service in self._by_key.get(key, ())}.values())
+
+
+def _by_protocol(rulebook: Rulebook) -> Mapping[str, list[Act]]:
+    """The acts that a conversation of each payload protocol can show."""
+    found: dict[str, list[Act]] = {}
+    for act in rulebook.acts.values():
+        protocols = {protocol for protocol, _ in act.plain} | (CARRIERS if act.interfaces else frozenset())
+        for service in (rulebook.services[name] for name in act.services):
+            protocols |= {name.rpartition(".")[0] for condition in service.proof for name in condition}
+            protocols |= {*service.over, "epm"} if service.interfaces else set()
+        protocols |= {"rpc-over-http"} if "http" in protocols else set()
+        for protocol in protocols:
+            found.setdefault(protocol, []).append(act)
+    return found
 
 
 def _candidates(paths: Iterable[DataPath]) -> Iterable[Candidate]:

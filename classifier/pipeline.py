@@ -1,7 +1,8 @@
 """The order of the steps from captures to a result. The only module that knows it.
 
 sources ▸ headers ▸ fragments ▸ conversations + streams        (compiled, batch by batch)
-▸ orientation ▸ inspection ▸ endpoint map ▸ labels ▸ columns    (once, over all conversations)
+▸ orientation ▸ inspection ▸ endpoint map                       (once, over all conversations)
+▸ first decisions ▸ hosts ▸ labels ▸ columns
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gc
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import audit, columns, inspectors, labelling
+from classifier import acquaintance, audit, columns, inspectors, labelling
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import EndpointMap, Entry
 from classifier.expectations import load_findings
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
-from classifier.hosts import UNKNOWN, Inventory, Known
+from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
 from classifier.inspection import inspect_all
-from classifier.labelling import Scene, Sides
+from classifier.labelling import Grounds, Scene, Sides, Tenants
+from classifier.model import VERSIONS
 from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS, Frames, Interfaces, PacketBatch
 from classifier.result import Result
@@ -192,11 +194,14 @@ def conclude(
     labelling.orient_by_announcement(scene)
     scene.sides = Sides.of(table, addresses, orientation)
     resolved = labelling.resolve(scene)
-    known = _known(inventory, addresses)
-    labels = labelling.label(scene, known, resolved)
+    grounds = Grounds.of(scene, resolved)
+    tenants = scene.tenants()
+    first = labelling.label(scene, grounds, tenants, [UNKNOWN] * len(tenants.addresses))
+    hosts = acquaintance.meet(scene, tenants, first)
+    labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     found, verdicts = audit.findings(scene, labels, load_findings(rulebook), captures.frames)
     table_columns = columns.of_scene(
-        scene, labels, resolved, known, captures.interfaces, captures.frames, assembly.encapsulations
+        scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
     )
     return Result(
         table_columns | {"findings": found},
@@ -205,7 +210,7 @@ def conclude(
         counters=_counters(assembly, endpoint_map),
         inputs=captures.names,
         endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
-        host_rows=list(_host_rows(addresses, known)),
+        host_rows=list(_host_rows(scene, tenants, hosts, captures.frames)),
     )
 
 
@@ -224,12 +229,6 @@ def _port_classes(rulebook: Rulebook) -> NDArray[np.int32]:
     own = [port + end for port in inspectors.PORTS for end in (0, 1)]
     starts = np.unique(np.concatenate([rulebook.port_starts("tcp"), rulebook.port_starts("udp"), own]))
     return np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32)
-
-
-def _known(inventory: Inventory, addresses: Addresses) -> list[Known]:
-    if not inventory.entries:
-        return [UNKNOWN] * len(addresses.texts)
-    return [inventory.known(text) for text in addresses.texts]
 
 
 def _counters(assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:
@@ -288,14 +287,37 @@ def _disagreement(rulebook: Rulebook, at_port: dict[str, set[str]], uuid: str, k
     return "bound on this port: " + ", ".join(names)
 
 
-def _host_rows(addresses: Addresses, known: Iterable[Known]) -> Iterator[dict[str, Any]]:
-    for address, host in zip(addresses.texts, known, strict=True):
-        if host is not UNKNOWN:
-            yield {
-                "address": address,
-                "name": host.name or None,
-                "roles": sorted(host.roles),
-                "versions": sorted(host.versions),
-                "source": "inventory",
-                "evidence": [],
-            }
+def _host_rows(scene: Scene, tenants: Tenants, hosts: Sequence[Host], frames: Frames) -> Iterator[dict[str, Any]]:
+    """One row for each host that the inventory or the traffic tells something of."""
+    for number, host in zip(tenants.addresses.tolist(), hosts, strict=True):
+        if host is NOBODY or not (host.listed is not UNKNOWN or host.reasons or host.inferred.name):
+            continue
+        known, listed = host.known, host.listed is not UNKNOWN
+        yield {
+            "address": scene.addresses.texts[number],
+            "name": known.name or None,
+            "roles": sorted(known.roles),
+            "versions": [version for version in VERSIONS if version in known.versions],
+            "source": "inventory" if listed else "traffic",
+            "evidence": [
+                _host_fact(scene, frames, "role", role, reason)
+                for role, reasons in host.reasons.items()
+                for reason in reasons
+            ],
+            "contradictions": [
+                _host_fact(scene, frames, "contradiction", word, reason)
+                for word, reasons in host.contradicted.items()
+                for reason in reasons
+            ],
+        }
+
+
+def _host_fact(scene: Scene, frames: Frames, kind: str, word: str, reason: Reason) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "field": word,
+        "value": scene.rulebook.acts[reason.act].title,
+        "conversation": scene.number(reason.conversation) + 1,
+        "frame": frames.number(reason.frame),
+        "file": frames.file(reason.frame),
+    }

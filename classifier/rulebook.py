@@ -21,6 +21,7 @@ from .rules import (
     ANY,
     COLUMNS,
     RANKS,
+    Act,
     Condition,
     DataPath,
     Endpoint,
@@ -29,6 +30,7 @@ from .rules import (
     Issue,
     Pattern,
     Rank,
+    RoleRule,
     RpcInterface,
     Rulebook,
     Service,
@@ -112,7 +114,8 @@ class _File:
 
 
 _FILES: Final = {
-    "findings.toml": "findings", "services.toml": "services", "rpc_interfaces.toml": "interfaces",
+    "acts.toml": "acts", "findings.toml": "findings", "roles.toml": "roles", "rpc_interfaces.toml": "interfaces",
+    "services.toml": "services",
     "vocabulary.toml": "vocabulary",
 }  # fmt: skip
 """Files with a job of their own; every other file holds data paths, or firewall rules if its name says so."""
@@ -126,6 +129,7 @@ class _Reader:
         self.sign_fields: frozenset[str] = frozenset()
         self.interface_names: frozenset[str] = frozenset()
         self.service_names: frozenset[str] = frozenset()
+        self.act_names: frozenset[str] = frozenset()
 
     def rulebook(self, files: Sequence[_File], directory: Path) -> Rulebook:
         jobs: dict[str, list[_File]] = {}
@@ -141,9 +145,12 @@ class _Reader:
         paths = self._named(jobs.get("paths", []), self._path)
         self._check_parts(jobs.get("paths", []), paths)
         rules = self._named(jobs.get("firewall", []), self._firewall_rule)
+        acts = self._named(jobs.get("acts", []), self._act)
+        self.act_names = frozenset(acts)
+        roles = self._named(jobs.get("roles", []), self._role)
         return Rulebook(
             MappingProxyType(paths), MappingProxyType(services), interfaces, tuple(rules.values()),
-            dedicated, disowning, self.sign_fields, directory,
+            dedicated, disowning, self.sign_fields, directory, MappingProxyType(acts), tuple(roles.values()),
         )  # fmt: skip
 
     def _named(self, files: Sequence[_File], make: Callable[[_Table], _Made]) -> dict[str, _Made]:
@@ -279,6 +286,36 @@ class _Reader:
             notes=form.text("notes"), **columns,
         )  # fmt: skip
 
+    def _act(self, table: _Table) -> Act:
+        table.allow(*_ACT_KEYS)
+        for key in ("title", "side", "source", "example", "counterexample"):
+            table.require(key)
+        if not any(table.table.get(key) for key in ("services", "plain", "interfaces")):
+            table.issue("services, plain or interfaces is missing: no act is told by a port alone")
+        return Act(
+            id=table.name, title=table.text("title"),
+            side=cast(Any, table.word("side", ("server", "client", "named"))),
+            services=table.words("services", self.service_names), plain=tuple(table.plain()),
+            interfaces=table.words("interfaces", self.interface_names),
+            ports=tuple(table.endpoints(table.texts("ports"), "ports")),
+            signs=self._conditions(table, "signs"), unless=self._conditions(table, "unless"),
+            peers=table.words("peers", ROLES), versions=table.words("versions", VERSIONS), source=table.text("source"),
+            examples=table.texts("example"), counterexamples=table.texts("counterexample"),
+        )  # fmt: skip
+
+    def _role(self, table: _Table) -> RoleRule:
+        table.allow("role", "all", "any", "none", "versions", "outsider", "source", "example", "counterexample")
+        for key in ("role", "source", "example", "counterexample"):
+            table.require(key)
+        if not table.table.get("all") and not table.table.get("any"):
+            table.issue("all or any is missing")
+        return RoleRule(
+            id=table.name, role=table.word("role", ROLES), every=table.words("all", self.act_names),
+            some=table.words("any", self.act_names), none=table.words("none", self.act_names),
+            versions=table.words("versions", VERSIONS), outsider=table.flag("outsider"), source=table.text("source"),
+            examples=table.texts("example"), counterexamples=table.texts("counterexample"),
+        )  # fmt: skip
+
     def _check_parts(self, files: Sequence[_File], paths: Mapping[str, DataPath]) -> None:
         for file in files:
             for name, table in file.tables.items():
@@ -298,6 +335,10 @@ class _Reader:
 
 _PATH_KEYS: Final = (
     "rank", "part_of", "original_spelling", "source", "example", "counterexample", "differs", "versions",
+)  # fmt: skip
+_ACT_KEYS: Final = (
+    "title", "side", "services", "plain", "interfaces", "ports", "signs", "unless", "peers", "versions", "source",
+    "example", "counterexample",
 )  # fmt: skip
 _FORM_KEYS: Final = ("title", "client", "server", "ports", "implied_ports", "speaks", "both_ways", "notes", *COLUMNS)
 

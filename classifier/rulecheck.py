@@ -6,15 +6,17 @@ Owns the notation of examples (signatures/README.md, "Examples"). Must not decid
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from . import roles
 from .expectations import FindingRule, Observed, check, read_findings
+from .matching import acts_in
 from .model import PROTOCOLS, ROLES
 from .rulebook import read
-from .rules import Issue, Rulebook, parse_endpoint
+from .rules import Act, DataPath, Issue, RoleRule, Rulebook, parse_endpoint
 from .verdicts import Facts, decide
 
 
@@ -67,21 +69,57 @@ def observed_of_example(rulebook: Rulebook, text: str) -> Observed:
 
 def _example_issues(rulebook: Rulebook) -> Iterable[Issue]:
     places = _places(rulebook.directory)
-    for path in rulebook.paths.values():
-        for key, texts, expected in (("example", path.examples, True), ("counterexample", path.counterexamples, False)):
-            for text in texts:
-                problem = _example_problem(rulebook, path.id, text, expected)
+    kinds: tuple[tuple[Iterable[Example], Callable[..., str | None]], ...] = (
+        (rulebook.paths.values(), _example_problem),
+        (rulebook.acts.values(), _act_problem),
+        (rulebook.roles, _role_problem),
+    )
+    for owners, problem_of in kinds:
+        for owner in owners:
+            examples = [("example", text, True) for text in owner.examples]
+            examples += [("counterexample", text, False) for text in owner.counterexamples]
+            for key, text, expected in examples:
+                problem = problem_of(rulebook, owner, text, expected)
                 if problem:
-                    file, line = places.get((path.id, key), ("", 1))
-                    yield Issue(file, line, f"{path.id}: {key} {text!r} {problem}")
+                    file, line = places.get((owner.id, key), ("", 1))
+                    yield Issue(file, line, f"{owner.id}: {key} {text!r} {problem}")
 
 
-def _example_problem(rulebook: Rulebook, path_id: str, text: str, expected: bool) -> str | None:
+Example = DataPath | Act | RoleRule
+"""What carries examples."""
+
+
+def _act_problem(rulebook: Rulebook, act: Act, text: str, expected: bool) -> str | None:
+    """The conversation of an example shows the act, as far as it doesn't ask for peers."""
+    try:
+        facts = facts_of_example(rulebook, text)
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    labelled = decide(rulebook, facts).certainty in ("certain", "strong")
+    if (act in acts_in(rulebook, facts, labelled=labelled)) is expected:
+        return None
+    return "does not show the act" if expected else "shows the act"
+
+
+def _role_problem(rulebook: Rulebook, rule: RoleRule, text: str, expected: bool) -> str | None:
+    """The acts of an example make the role, or don't; a word version=2010+2013 says what the host may be of."""
+    words = text.split()
+    acts = frozenset(word for word in words if "=" not in word)
+    versions = frozenset(version for word in words if "=" in word for version in word.partition("=")[2].split("+"))
+    unknown = [act for act in acts if act not in rulebook.acts]
+    if unknown or any("=" in word and not word.startswith("version=") for word in words):
+        return f"cannot be read: unknown act {unknown[0]!r}" if unknown else "cannot be read: write version=2010"
+    if roles.holds(rule, acts, versions) is expected:
+        return None
+    return f"does not make a host {rule.role}" if expected else f"makes a host {rule.role}"
+
+
+def _example_problem(rulebook: Rulebook, path: DataPath, text: str, expected: bool) -> str | None:
     try:
         decision = decide(rulebook, facts_of_example(rulebook, text))
     except ValueError as error:
         return f"cannot be read: {error}"
-    if (path_id in decision.data_paths) is expected:
+    if (path.id in decision.data_paths) is expected:
         return None
     got = ", ".join(decision.data_paths) or decision.absence
     return f"gives {got}" if expected else f"matches ({decision.certainty})"

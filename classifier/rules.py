@@ -233,6 +233,53 @@ class Service:
     opaque: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What one conversation shows of the host on one of its sides.
+
+    side: "server", "client", or "named": the host that a Kerberos ticket or a mail exchanger record names.
+    One of services (proven, or announced), plain (as in `Service`) or interfaces must be there, and besides them
+    one of ports, one condition of signs, none of unless, and one of peers as a role of the other side, where given.
+    versions: of which Exchange is who does that; empty: it doesn't tell.
+    """
+
+    id: str
+    title: str
+    side: Literal["server", "client", "named"]
+    services: tuple[str, ...]
+    plain: tuple[tuple[str, int], ...]
+    interfaces: tuple[str, ...]
+    ports: tuple[Endpoint, ...]
+    signs: tuple[Condition, ...]
+    unless: tuple[Condition, ...]
+    peers: tuple[str, ...]
+    versions: tuple[str, ...]
+    source: str
+    examples: tuple[str, ...]
+    counterexamples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRule:
+    """Which acts make a host play a role: all of `every`, one of `some` (if any), none of `none`.
+
+    versions: the host must be known to be of one of these, and of no other; empty: of any, known or not.
+    outsider: only a host without an Exchange role.
+    examples, counterexamples: acts, and "version=2010" where it matters.
+    """
+
+    id: str
+    role: str
+    every: tuple[str, ...]
+    some: tuple[str, ...]
+    none: tuple[str, ...]
+    versions: tuple[str, ...]
+    outsider: bool
+    source: str
+    examples: tuple[str, ...]
+    counterexamples: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Rulebook:
     """All signatures of one directory. Compared by identity; immutable."""
@@ -245,6 +292,8 @@ class Rulebook:
     disowning: tuple[Condition, ...]
     sign_fields: frozenset[str]
     directory: Path = field(default=Path())
+    acts: Mapping[str, Act] = field(default_factory=dict)
+    roles: tuple[RoleRule, ...] = ()
 
     @cached_property
     def _by_uuid(self) -> Mapping[str, tuple[RpcInterface, ...]]:
@@ -284,8 +333,11 @@ class Rulebook:
             yield from (*path.endpoints, *path.implied_endpoints)
         for rule in self.firewall_rules:
             yield from rule.endpoints
-        for service in self.services.values():
-            yield from (Endpoint("port", "tcp", port, port) for _, port in service.plain if port)
+        plains = [each.plain for each in self.services.values()] + [act.plain for act in self.acts.values()]
+        for plain in plains:
+            yield from (Endpoint("port", "tcp", port, port) for _, port in plain if port)
+        for act in self.acts.values():
+            yield from act.ports
 
     def port_starts(self, transport: str) -> tuple[int, ...]:
         """First ports of the runs of ports that no signature tells apart, ascending from 0.

@@ -8,7 +8,7 @@ conflict table. It reads nothing but facts and the rulebook; the order of evalua
     proof or handout               contradict every path of the service         weak
     handout                        agree, or unknown                            strong
     sign or protocol               both known, one of them an Exchange role     strong
-    sign or protocol               one known Exchange role                      weak
+    sign or protocol               one known Exchange role                      weak (the server's, for TLS, HTTP, SMB)
     hint, or a dedicated port      unknown                                      weak
     port                           the server's is a known Exchange role        weak
     anything else                                                               absence
@@ -24,7 +24,7 @@ from .matching import Candidate, Facts, Level, Match, matches, windows_interface
 from .model import EXCHANGE_ROLES, VERSIONS
 from .rules import ANY, FirewallRule, Rulebook
 
-__all__ = ["Decision", "Facts", "decide"]
+__all__ = ["Decision", "Facts", "agrees", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,9 @@ _PERSONS: Final = frozenset(
 )  # fmt: skip
 """Roles that one person's machine plays side by side: knowing one of them excludes no other."""
 
+_ABROAD: Final = frozenset({"internet-mta", "exchange-online"})
+"""Hosts of others, which may run Exchange too."""
+
 _INCLUDES: Final = {
     "active-directory": frozenset({"dns-server"}),
     "outlook": frozenset({"mapi-client", "web-service-client"}),
@@ -101,6 +104,7 @@ def _plausible(match: Match, facts: Facts) -> bool:
         _allows(candidate.clients, facts.client_roles, candidate)
         and _allows(candidate.servers, facts.server_roles, candidate)
         and _right_version(candidate, facts)
+        and not (match.disowned and match.speech.level < Level.SIGN and EXCHANGE_ROLES.issuperset(candidate.servers))
         and (match.speech.level >= Level.HANDOUT or match.speech.hint or _server_need_not_prove(candidate, facts))
     )
 
@@ -118,6 +122,17 @@ def _allows(words: Sequence[str], known: frozenset[str], candidate: Candidate) -
 
 def _exact(words: Sequence[str], known: frozenset[str]) -> bool:
     return not known.isdisjoint(words) or any(not _INCLUDES.get(role, frozenset()).isdisjoint(words) for role in known)
+
+
+def agrees(role: str, known: frozenset[str]) -> bool:
+    """Whether a host that is known to have some roles may also show this one without contradicting them."""
+    if role in known or any(role in _INCLUDES.get(word, ()) for word in known):
+        return True
+    if role in EXCHANGE_ROLES and not known.isdisjoint(_ABROAD):
+        return True
+    if "exchange-server" in (role, *known):
+        return role in EXCHANGE_ROLES and not EXCHANGE_ROLES.isdisjoint(known)
+    return role in _PERSONS and not _PERSONS.isdisjoint(known)
 
 
 def _right_version(candidate: Candidate, facts: Facts) -> bool:
@@ -160,9 +175,14 @@ def _certainty(rulebook: Rulebook, fitting: list[Match], level: Level, facts: Fa
     both_known = bool(facts.client_roles and facts.server_roles)
     if both_known and level > Level.PORT and (server_known or client_known or _named(fitting, level)):
         return "strong"
-    one_known = server_known or (client_known and (both_known or level > Level.PORT))
+    said_enough = level > Level.PROTOCOL or (level is Level.PROTOCOL and facts.protocol not in _ANYBODYS)
+    one_known = server_known or (client_known and (both_known or said_enough))
     dedicated = (facts.transport, facts.server_port) in rulebook.dedicated_ports and any(m.on_port for m in fitting)
     return "weak" if one_known or dedicated or any(match.speech.hint for match in fitting) else None
+
+
+_ANYBODYS: Final = frozenset({"tls", "http", "smb"})
+"""Protocols in which every server calls all sorts of others: with an unknown one they say nothing of Exchange."""
 
 
 def _named(fitting: list[Match], level: Level) -> bool:

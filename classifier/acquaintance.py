@@ -1,0 +1,281 @@
+"""Conversations → hosts: what each host was seen to do, and so which roles it plays, once over all conversations.
+
+Works on arrays: an act is looked for in each distinct set of facts, and the hosts that show it are found all at once.
+Of many conversations that show the same, the first counts, so neither their order in memory nor how the capture was
+cut changes anything. Decides no label, and must not know what an act is recognised by (`matching`) or what follows
+from it (`roles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier import roles
+from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
+from classifier.inspectors.base import Evidence, Place
+from classifier.labelling import Labels, Scene, Tenants
+from classifier.matching import acts_in
+from classifier.rules import Act, Condition, Rulebook
+from classifier.verdicts import agrees
+
+Seen = dict[str, int]
+"""act → the first conversation that shows it, of one host."""
+
+
+def meet(scene: Scene, tenants: Tenants, first: Labels) -> list[Host]:
+    """What every host is, by its number in tenants, from first decisions, which knew no hosts."""
+    seen = _Seen(scene, tenants, first)
+    names = _names(scene, tenants)
+    seen.look(peers=None, names=names)
+    casting: dict[int, dict[str, tuple[str, ...]]] = {}
+    listed = [UNKNOWN] * len(tenants.addresses)
+    if scene.inventory.entries:
+        listed = [scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist()]
+    for step in range(len(roles.STEPS)):
+        if step:
+            seen.look(peers=_roles(listed, casting), names=names)
+        casting = _cast(scene.rulebook, seen.acts, listed, step)
+    return _hosts(scene, seen, casting, listed, names)
+
+
+def _roles(listed: list[Known], casting: Mapping[int, Mapping[str, object]]) -> list[frozenset[str]]:
+    """Roles of every host as far as they are known."""
+    found = [known.roles for known in listed]
+    for number, cast in casting.items():
+        found[number] = found[number] or frozenset(cast)
+    return found
+
+
+def _cast(
+    rulebook: Rulebook, acts: Mapping[int, Seen], listed: list[Known], step: int
+) -> dict[int, dict[str, tuple[str, ...]]]:
+    """Roles of every host that did anything, once for each distinct set of acts."""
+    made: dict[tuple[frozenset[str], Known], dict[str, tuple[str, ...]]] = {}
+    found = {}
+    for number, seen in acts.items():
+        key = (frozenset(seen), listed[number])
+        if key not in made:
+            versions = listed[number].versions or roles.versions_of(rulebook, seen)
+            made[key] = roles.cast(rulebook, key[0], versions, listed[number].roles, step)
+        found[number] = made[key]
+    return found
+
+
+# ---- who did what ----------------------------------------------------------------------------
+
+
+class _Seen:
+    """The acts of every host, by number."""
+
+    def __init__(self, scene: Scene, tenants: Tenants, first: Labels) -> None:
+        self._scene, self._tenants, self._rulebook = scene, tenants, scene.rulebook
+        self.acts: dict[int, Seen] = {}
+        showing: dict[str, list[int]] = {}
+        for code, (facts, decision) in enumerate(zip(first.facts, first.decisions, strict=True)):
+            labelled = decision.certainty in ("certain", "strong")
+            for act in acts_in(scene.rulebook, facts, labelled=labelled):
+                showing.setdefault(act.id, []).append(code)
+        of_interest = np.zeros(len(first.facts), np.bool_)
+        of_interest[[code for codes in showing.values() for code in codes]] = True
+        rows = np.flatnonzero(of_interest[first.codes])
+        codes = first.codes[rows]
+        self._rows: dict[str, NDArray[np.int64]] = {}
+        for act_id, theirs in showing.items():
+            shown = np.zeros(len(first.facts), np.bool_)
+            shown[theirs] = True
+            self._rows[act_id] = rows[shown[codes]]
+
+    def look(self, peers: list[frozenset[str]] | None, names: _Names) -> None:
+        """Enter the acts that ask no peers, or (with the peers' roles) those that do."""
+        for act_id, rows in self._rows.items():
+            act = self._rulebook.acts[act_id]
+            if bool(act.peers) == (peers is None):
+                continue
+            if act.side == "named":
+                self._enter_named(act, rows, names)
+                continue
+            sides = self._tenants
+            mine, other = (sides.server, sides.client) if act.side == "server" else (sides.client, sides.server)
+            if peers is not None:
+                fits = np.array([not theirs.isdisjoint(act.peers) for theirs in peers], np.bool_)
+                rows = rows[fits[other[rows]]]
+            hosts, first = np.unique(mine[rows], return_index=True)
+            for number, index in zip(hosts.tolist(), rows[first].tolist(), strict=True):
+                self.acts.setdefault(number, {}).setdefault(act_id, index)
+
+    def _enter_named(self, act: Act, rows: NDArray[np.int64], names: _Names) -> None:
+        codes, first = np.unique(self._scene.inspection.codes[rows], return_index=True)
+        for code, index in sorted(zip(codes.tolist(), rows[first].tolist(), strict=True), key=lambda pair: pair[1]):
+            entry = self._scene.inspection.found[code]
+            for name in _named(act, entry) if isinstance(entry, Evidence) else ():
+                for number in names.bearers(name):
+                    self.acts.setdefault(number, {}).setdefault(act.id, index)
+
+
+def _named(act: Act, evidence: Evidence) -> Iterator[str]:
+    """Hosts that the signs of an act name: behind the slash of a service, or at the end of a DNS record."""
+    for condition in act.signs:
+        for sign in evidence.signs:
+            if sign.field in _NAME_IN and _fits(condition, sign.field, sign.value):
+                yield sign.value.rpartition(_NAME_IN[sign.field])[2]
+
+
+_NAME_IN: Final = {"kerberos.service": "/", "dns.answer": " "}
+
+
+def _fits(condition: Condition, field: str, value: str) -> bool:
+    return any(pattern.matches(value) for pattern in condition.get(field, ()))
+
+
+# ---- names ------------------------------------------------------------------------------------
+
+_NAMING: Final = {
+    "ntlm.server-dns": (0, "server"),
+    "smtp.ehlo-name": (1, "server"),
+    "tls.certificate-san": (2, "server"),
+    "ntlm.workstation": (3, "client"),
+    "smtp.helo": (4, "client"),
+}
+"""Signs that name a host: how much they are worth (less is better), and whose name it is."""
+
+_NAMING_PROTOCOLS: Final = frozenset({"smtp", "dcerpc", "smb", "ncacn-http", "pop3", "imap4", "ldap"})
+_BEST: Final = -1
+"""Rank of a name that the DNS gives."""
+
+
+@dataclass(slots=True)
+class _Names:
+    """best: host number → (rank, conversation, name). bearers: every name in lower case → host numbers."""
+
+    best: dict[int, tuple[int, int, str]] = field(default_factory=dict)
+    _bearers: dict[str, set[int]] = field(default_factory=dict)
+
+    def add(self, number: int, rank: int, index: int, name: str) -> None:
+        """A name of a host, seen in a conversation."""
+        self._bearers.setdefault(name.lower().rstrip("."), set()).add(number)
+        found = (rank, index, name)
+        if number not in self.best or found < self.best[number]:
+            self.best[number] = found
+
+    def bearers(self, name: str) -> list[int]:
+        """Numbers of the hosts that have this name."""
+        return sorted(self._bearers.get(name.lower().rstrip("."), ()))
+
+
+def _names(scene: Scene, tenants: Tenants) -> _Names:
+    """Names from NTLM challenges, SMTP, certificates and the DNS, for the hosts in the capture."""
+    names, found = _Names(), scene.inspection.found
+    said = {
+        code: [(sign.field, sign.value) for sign in entry.signs if sign.field in _NAMING]
+        for code, entry in enumerate(found)
+        if isinstance(entry, Evidence) and entry.protocol in _NAMING_PROTOCOLS
+    }
+    telling = np.zeros(len(found), np.bool_)
+    telling[[code for code, signs in said.items() if signs]] = True
+    rows = np.flatnonzero(telling[scene.inspection.codes])
+    codes = scene.inspection.codes[rows].astype(np.int64)
+    for side, numbers in (("server", tenants.server), ("client", tenants.client)):
+        pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
+        for pair, index in zip(pairs.tolist(), rows[first].tolist(), strict=True):
+            for sign, value in said[pair >> 32]:
+                rank, whose = _NAMING[sign]
+                if whose == side and "*" not in value and value:
+                    names.add(pair & 0xFFFFFFFF, rank, index, value)
+    _names_of_dns(scene, tenants, names)
+    return names
+
+
+def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
+    numbers: dict[str, list[int]] = {}
+    for number, address in enumerate(tenants.addresses.tolist()):
+        numbers.setdefault(scene.addresses.texts[address], []).append(number)
+    for index, evidence in scene.with_evidence(lambda entry: entry.protocol == "dns"):
+        for sign in evidence.signs:
+            name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
+            if sign.field == "dns.answer" and kind in ("A", "AAAA"):
+                for number in numbers.get(value, ()):
+                    names.add(number, _BEST, index, name)
+
+
+# ---- what comes of it -------------------------------------------------------------------------
+
+
+def _hosts(
+    scene: Scene, seen: _Seen, casting: Mapping[int, Mapping[str, tuple[str, ...]]], listed: list[Known], names: _Names
+) -> list[Host]:
+    frames = _frames(scene, seen.acts)
+    hosts = []
+    for number, mine in enumerate(listed):
+        acts = seen.acts.get(number, {})
+        cast = casting.get(number, {})
+        name = names.best.get(number, (0, 0, ""))[2]
+        if not acts and not name and mine is UNKNOWN:
+            hosts.append(NOBODY)
+            continue
+        told = {act: Reason(act, index, frames[number, act]) for act, index in acts.items()}
+        versions = roles.versions_of(scene.rulebook, acts)
+        reasons = {role: tuple(told[act] for act in cast[role]) for role in sorted(cast)}
+        inferred = Known(frozenset(cast), versions, name)
+        hosts.append(Host(mine, inferred, reasons, _contradictions(scene.rulebook, mine, told, reasons, versions)))
+    return hosts
+
+
+def _contradictions(
+    rulebook: Rulebook, listed: Known, told: Mapping[str, Reason], reasons: Mapping[str, tuple[Reason, ...]],
+    versions: frozenset[str],
+) -> dict[str, tuple[Reason, ...]]:  # fmt: skip
+    """Roles that the inventory doesn't allow; versions that acts tell and that it doesn't list."""
+    found = {role: why for role, why in reasons.items() if listed.roles and not agrees(role, listed.roles)}
+    if listed.versions and versions.isdisjoint(listed.versions):
+        for act, reason in told.items():
+            fitting = rulebook.acts[act].versions
+            if fitting and listed.versions.isdisjoint(fitting):
+                word = " or ".join(fitting)
+                found[word] = (*found.get(word, ()), reason)
+    return found
+
+
+def _frames(scene: Scene, acts: Mapping[int, Seen]) -> dict[tuple[int, str], int]:
+    """The frame that shows each act of each host."""
+    keys, indexes, places = [], [], []
+    made: dict[tuple[str, int], Place] = {}
+    book, inspection = scene.rulebook, scene.inspection
+    for number, seen in acts.items():
+        for act_id, index in seen.items():
+            code = int(inspection.codes[index])
+            if (act_id, code) not in made:
+                made[act_id, code] = _place(book, book.acts[act_id], inspection.evidence(index))
+            keys.append((number, act_id))
+            indexes.append(index)
+            places.append(made[act_id, code])
+    if not keys:
+        return {}
+    return dict(zip(keys, scene.inspection.locate(indexes, places).frames.tolist(), strict=True))
+
+
+def _place(rulebook: Rulebook, act: Act, evidence: Evidence | None) -> Place:
+    """Where in a conversation an act shows: at a sign that it names, an interface, or where the protocol does."""
+    if evidence is None:
+        return Evidence("").place
+    for condition in (*act.signs, *_proofs(rulebook, act)):
+        for sign in evidence.signs:
+            if _fits(condition, sign.field, sign.value):
+                return sign.place
+    wanted = {*act.interfaces, *(name for service in act.services for name in rulebook.services[service].interfaces)}
+    spoken = [(each.uuid, each.version, each.place) for each in evidence.interfaces]
+    spoken += [(each.uuid, each.version, each.place) for each in evidence.queries]
+    for uuid, version, place in spoken:
+        interface = rulebook.interface(uuid, version)
+        if interface and interface.name in wanted:
+            return place
+    return evidence.place
+
+
+def _proofs(rulebook: Rulebook, act: Act) -> Iterator[Condition]:
+    for service in act.services:
+        yield from rulebook.services[service].proof
