@@ -106,6 +106,8 @@ CARRIERS: Final = frozenset({"dcerpc", "epm", "ncacn-http", "rpc-over-http", "sm
 
 _UNKNOWN_INTERFACE: Final = {"mark": Speech(Level.SIGN, "protocol"), "plain": Speech(Level.PROTOCOL, "protocol")}
 _ENDPOINT_MAPPER_PORT: Final = 135
+_HTTP_MAPPER_PORT: Final = 593
+"""The endpoint mapper that knows only what is behind a proxy ([MS-RPCH] 2.1.2.1)."""
 _FIRST_DYNAMIC: Final = 1024
 
 
@@ -299,7 +301,10 @@ class _Hearing:
         return Speech(Level.SIGN, "sign") if any(self.holds(condition) for condition in service.mark) else None
 
     def _interface(self, service: Service) -> Speech | None:
-        if self._facts.protocol is not None and self._facts.protocol not in (*service.over, "epm"):
+        carrier = self._facts.protocol
+        if carrier == "epm":
+            carrier = "ncacn-http" if self._facts.server_port == _HTTP_MAPPER_PORT else None
+        if carrier is not None and carrier not in service.over:
             return None
         heard = [self.interfaces[name] for name in service.interfaces if name in self.interfaces]
         if service.unknown_interface and self.unknown_interface:

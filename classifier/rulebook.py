@@ -115,8 +115,7 @@ class _File:
 
 _FILES: Final = {
     "acts.toml": "acts", "findings.toml": "findings", "roles.toml": "roles", "rpc_interfaces.toml": "interfaces",
-    "services.toml": "services",
-    "vocabulary.toml": "vocabulary",
+    "services.toml": "services", "vocabulary.toml": "vocabulary",
 }  # fmt: skip
 """Files with a job of their own; every other file holds data paths, or firewall rules if its name says so."""
 

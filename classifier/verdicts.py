@@ -81,13 +81,13 @@ def decide(rulebook: Rulebook, facts: Facts) -> Decision:
     """The one decision for these facts. Pure; never raises for any facts."""
     found = matches(rulebook, facts)
     for level in sorted({match.speech.level for match in found}, reverse=True):
-        at_level = _prefer_port([match for match in found if match.speech.level is level])
-        fitting = [match for match in at_level if _plausible(match, facts)]
+        at_level = [match for match in found if match.speech.level is level]
+        fitting = _prefer_port([match for match in at_level if _plausible(match, facts)])
         certainty = _certainty(rulebook, fitting, level, facts) if fitting else None
         if certainty:
             return _label(rulebook, facts, fitting, certainty)
         if level >= Level.HANDOUT:
-            return _label(rulebook, facts, _least_contradicted(at_level, facts), "weak")
+            return _label(rulebook, facts, _least_contradicted(_prefer_port(at_level), facts), "weak")
     return Decision(absence=_absence(rulebook, facts))
 
 

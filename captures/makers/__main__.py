@@ -21,6 +21,8 @@ CHAPTERS = (
     "formats",
     "who_is_who",
     "audited",
+    "rows_shown",
+    "rows_later",
 )
 HEADER = """# The captures of this folder: how each was made, what is in it, and what is true of each conversation.
 # Written by `python -m captures.makers`; README.md says what the fields mean. Labels come from the makers.

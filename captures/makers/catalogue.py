@@ -24,8 +24,8 @@ Encode = Callable[[Scene], bytes]
 class Story:
     """A capture to be made.
 
-    inventory: write the hosts' roles beside it. infer: there is no inventory, roles show in the traffic alone.
-    status: the exit status of a reader.
+    inventory: write the hosts' roles beside it. infer: there is no inventory, and not every role shows in the traffic.
+    shown: there is no inventory, and every role that is true shows in the traffic. status: the exit status of a reader.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Story:
     suffix: str = ".pcap"
     inventory: bool = True
     infer: bool = False
+    shown: bool = False
     status: int = 0
 
     @property
@@ -80,7 +81,7 @@ def make(item: Story) -> Made:
         encode = lambda scene: files.pcapng(scene.in_time()[0])  # noqa: E731
     made = {item.file: encode(scene)}
     known = [host for host in scene.hosts if host.role]
-    if item.inventory and known:
+    if item.inventory and known and not item.shown:
         made[f"{item.name}.inventory.toml"] = inventory(known).encode()
     return Made(made, index_entry(item, scene, made), scene.conversations)
 
@@ -116,8 +117,8 @@ def index_entry(item: Story, scene: Scene, made: dict[str, bytes]) -> str:
     }
     if f"{item.name}.inventory.toml" in made:
         facts["inventory"] = f"{item.name}.inventory.toml"
-    if item.infer:
-        facts["roles"] = "inferred"
+    if item.infer or item.shown:
+        facts["roles"] = "shown" if item.shown else "inferred"
     if item.status:
         facts["status"] = item.status
     blocks = [table("[[capture]]", facts)]

@@ -416,14 +416,14 @@ def link_state(scene: Scene) -> None:
 @story("e2003-srs-and-adc", "Site Replication Service on 379, the Active Directory Connector on 379 and 389")
 def site_replication(scene: Scene) -> None:
     adc, srs, dc = hosts(scene, "be2", "be1", "dc1")
-    for server, port, path, also in ((srs, 379, "e2003-adc-379", ("e2003-srs-ldap",)), (dc, 389, "e2003-adc-389", ())):
+    for server, port, paths in ((srs, 379, ("e2003-adc-379", "e2003-srs-ldap")), (dc, 389, ("e2003-adc-389",))):
         tcp = scene.tcp(adc, server, port)
         tcp.ask(openings.simple_bind(1, "cn=adc,cn=services,o=Example", "not a secret"))
         tcp.answer(openings.result(1, 0x61))
         tcp.ask(openings.search(2, "/o=Example/ou=Site1", ["cn"]))
         tcp.answer(openings.found(2, "/o=Example/ou=Site1/cn=Recipients", cn="Recipients"))
         tcp.close()
-        tcp.is_("ldap", data_paths=(path,), also=also, roles=roles(adc, server), certainty=("weak", "certain"),
+        tcp.is_("ldap", data_paths=paths, roles=roles(adc, server), certainty=("weak", "certain"),
                 authentication=("basic",), encryption=("none",))  # fmt: skip
 
 

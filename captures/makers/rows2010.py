@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from captures.makers import rpc, smb, talk
-from captures.makers.catalogue import Story, enlist, story
+from captures.makers.catalogue import Play, Story, enlist, story
 from captures.makers.documents import (
     BETWEEN_MAILBOX_SERVERS,
     DIRECTORY,
@@ -122,6 +122,12 @@ ROWS = (
         certainty=UNKNOWN),
     Row("um-to-mailbox", "um1", "mbx1", rpc.EMSMDB, Credentials(NTLM, PRIVACY, "UM1$"), MAPI, 6012),
 )  # fmt: skip
+
+
+def row_named(name: str) -> Play:
+    """The play of one row."""
+    return next(row.play for row in ROWS if row.id == name)
+
 
 for _row in ROWS:
     enlist(
@@ -336,7 +342,11 @@ COOKIE = 3
 
 @story("row-rpc-over-http-v2", "RPC over HTTP version 2 in clear: the IN and the OUT channel of one virtual connection")
 def over_http(scene: Scene) -> None:
-    client, server = hosts(scene, "outlook1", "cas1")
+    outlook_anywhere(scene, *hosts(scene, "outlook1", "cas1"), "cas-outlook-anywhere")
+
+
+def outlook_anywhere(scene: Scene, client: Host, server: Host, path: str) -> None:
+    """Both channels of one virtual connection."""
     out, into = (scene.tcp(client, server, 80) for _ in range(2))
     virtual, channels = scene.noise(16), (scene.noise(16), scene.noise(16))
     version, cookie = rpc.rts_command(6, 1), rpc.rts_command(COOKIE, virtual)
@@ -356,7 +366,7 @@ def over_http(scene: Scene) -> None:
     for channel, interfaces in ((out, ()), (into, ((rpc.EMSMDB.uuid, True),))):
         channel.close()
         channel.is_(
-            "rpc-over-http", data_paths=("cas-outlook-anywhere",), roles=("outlook", "client-access"),
+            "rpc-over-http", data_paths=(path,), roles=("outlook", server.role[0]),
             certainty=("strong", "certain"), interfaces=interfaces, authentication=("basic",),
         )  # fmt: skip
 

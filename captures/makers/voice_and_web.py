@@ -12,7 +12,7 @@ from captures.makers.documents import BETWEEN_CAS
 from captures.makers.mail import roles
 from captures.makers.openings import dialogue
 from captures.makers.organisation import hosts
-from captures.makers.scene import Host, Scene, Span, Tcp
+from captures.makers.scene import Host, Scene, Span, Tcp, Udp
 
 UM_SERVER = "RTCC/4.0.0.0 MSExchangeUM/14.01.0218.012"
 PHONE = ("um-phone-interaction",)
@@ -333,14 +333,20 @@ def replication_service(scene: Scene) -> None:
                 authentication=("kerberos",), encryption=("nego-stream",))  # fmt: skip
 
 
-@story("dag-replication", "Two DAG members: log shipping on 64327 (NegotiateStream), heartbeats between ports 3343")
-def replication(scene: Scene) -> None:
-    active, passive = hosts(scene, "mbx1", "mbx2")
-    beats = scene.udp(active, passive, 3343, client_port=3343)
+def heartbeats(scene: Scene, one: Host, other: Host) -> Udp:
+    """Twelve seconds of a failover cluster."""
+    beats = scene.udp(one, other, 3343, client_port=3343)
     for number in range(12):
         beats.ask(struct.pack("<IIQ", 0x48420001, number, 7) + bytes(64))
         beats.answer(struct.pack("<IIQ", 0x48420001, number, 9) + bytes(64))
         scene.wait(990)
+    return beats
+
+
+@story("dag-replication", "Two DAG members: log shipping on 64327 (NegotiateStream), heartbeats between ports 3343")
+def replication(scene: Scene) -> None:
+    active, passive = hosts(scene, "mbx1", "mbx2")
+    beats = heartbeats(scene, active, passive)
     beats.is_("cluster-heartbeat", data_paths=("note-cluster-heartbeat",), also=("mailbox-clustering",),
               roles=("mailbox", "mailbox"), certainty=("weak", "strong"))  # fmt: skip
     tcp = scene.tcp(passive, active, 64327)
