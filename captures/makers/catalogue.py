@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captures.makers import files
 from captures.makers.documents import restated
-from captures.makers.scene import Conversation, Host, Scene
+from captures.makers.scene import Conversation, Host, Scene, Truth
 
 Play = Callable[[Scene], None]
 Encode = Callable[[Scene], bytes]
@@ -141,14 +141,21 @@ def truth_of(talk: Conversation, numbers: list[int]) -> dict[str, Any]:
         raise ValueError(
             f"{talk.scene.name}: nothing is said about the conversation that begins in frame {talk.first_frame}"
         )
+    resolved = truth.resolved and {**truth.resolved, "frames": [numbers[frame] for frame in truth.resolved["frames"]]}
+    ends = [talk.client.address, talk.client_port], [talk.server.address, talk.port]
+    return stated(replace(truth, resolved=resolved), numbers[talk.first_frame], talk.transport, *ends)
+
+
+def stated(truth: Truth, first_frame: int, transport: str, client: list[Any], server: list[Any]) -> dict[str, Any]:
+    """A [[capture.conversation]]: which it is, and what is claimed about it. client, server: address and port."""
     facts: dict[str, Any] = {
-        "first_frame": numbers[talk.first_frame],
-        "transport": talk.transport,
-        "client": [talk.client.address, talk.client_port],
-        "server": [talk.server.address, talk.port],
+        "first_frame": first_frame,
+        "transport": transport,
+        "client": client,
+        "server": server,
         "protocol": truth.protocol,
         "rpc_interfaces": [{"uuid": uuid} | _accepted(accepted) for uuid, accepted in truth.interfaces],
-        "resolved_by": _in_time(truth.resolved, numbers),
+        "resolved_by": truth.resolved,
         "data_paths": list(truth.data_paths),
         "also": list(dict.fromkeys((*truth.also, *restated(truth.data_paths)))),
         "client_role": truth.roles[0],
@@ -160,10 +167,6 @@ def truth_of(talk: Conversation, numbers: list[int]) -> dict[str, Any]:
         "note": truth.note,
     }
     return {key: value for key, value in facts.items() if value not in ("", [], {})}
-
-
-def _in_time(resolved: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
-    return resolved and {**resolved, "frames": [numbers[frame] for frame in resolved["frames"]]}
 
 
 def _accepted(accepted: bool | None) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""`python -m captures.lab [SCENARIO...]` (as root, on Linux): play scenarios, write captures, compare with exflow."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from captures.lab import comparison, packages, scenarios
+from captures.lab.laboratory import SCENARIOS, Laboratory
+from captures.lab.network import LabError, Network
+
+HOME = Path(__file__).resolve().parent
+HEADER = """# What was recorded in the laboratory: how, from which servers, and what is true of each conversation.
+# Written by `python -m captures.lab`; ../README.md says what the fields mean. Labels come from the servers'
+# configuration and logs, never from exflow.
+
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Play the scenarios; 0 if no label is wrong."""
+    options = parse(argv)
+    if os.geteuid() != 0 or sys.platform != "linux":
+        print("captures.lab: needs root on Linux, for network namespaces", file=sys.stderr)
+        return 2
+    if options.install:
+        packages.install()
+    if lacking := packages.missing():
+        print(f"captures.lab: not installed: {' '.join(lacking)}; --install installs them", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _stop)
+    folder = Path(tempfile.mkdtemp(prefix="exlab-"))
+    folder.chmod(0o755)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        entries, failed = play(options.scenarios or sorted(SCENARIOS), options.out, folder)
+    except KeyboardInterrupt:
+        print("captures.lab: interrupted; everything is cleaned up", file=sys.stderr)
+        return 130
+    finally:
+        if options.keep:
+            print(f"logs and configurations: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not entries:
+        return 1
+    write_index(options.out / "INDEX.toml", entries)
+    wrong = comparison.table(options.out, list(entries), sys.stdout)
+    return int(bool(failed or wrong))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    for module in pkgutil.iter_modules(scenarios.__path__):
+        importlib.import_module(f"captures.lab.scenarios.{module.name}")
+    parser = argparse.ArgumentParser(prog="python -m captures.lab", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of: {', '.join(sorted(SCENARIOS))}")
+    parser.add_argument("--install", action="store_true", help="install the Debian packages first")
+    parser.add_argument("--out", type=Path, default=HOME, help="where captures go (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep logs, configurations and key logs")
+    options = parser.parse_args(argv)
+    if unknown := set(options.scenarios) - set(SCENARIOS):
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    options.out = options.out.resolve()
+    return options
+
+
+def play(names: list[str], out: Path, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Play scenarios one after the other; entries of the index by capture, and the scenarios that failed."""
+    entries: dict[str, str] = {}
+    failed = []
+    for name in names:
+        begun, place = time.monotonic(), folder / name
+        place.mkdir()
+        place.chmod(0o755)
+        try:
+            with Network(place) as network:
+                lab = Laboratory(SCENARIOS[name], network, out)
+                SCENARIOS[name].play(lab)
+            entries |= {recording.file: lab.entry(recording) for recording in lab.recordings}
+        except LabError as error:
+            print(f"captures.lab: {name}: {error}", file=sys.stderr)
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    return entries, failed
+
+
+def write_index(path: Path, entries: dict[str, str]) -> None:
+    """Put new entries into INDEX.toml, in order of file names; others stay."""
+    blocks = path.read_text().removeprefix(HEADER).split("[[capture]]\n")[1:] if path.exists() else []
+    known = {block.split('"', 2)[1]: f"[[capture]]\n{block.rstrip()}\n" for block in blocks}
+    known |= entries
+    path.write_text(HEADER + "\n".join(known[file] for file in sorted(known)))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What runs inside a namespace: servers and clients that no package offers, and the wire that loses packets."""
