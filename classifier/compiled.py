@@ -111,6 +111,9 @@ if TYPE_CHECKING:
     def copy(target: Any, at: int, source: Any, start: int, length: int) -> None:
         """target[at : at + length] = source[start : start + length] of octets that don't overlap, all inside."""
 
+    def prefetch(array: Any, index: int) -> None:
+        """Tell the processor that array[index] will be used soon; the caller has checked that it is there."""
+
     def i32(value: Any) -> int:
         """As a signed 32-bit integer."""
         return int(value)
@@ -173,6 +176,24 @@ else:
             return (types.uint64 if bits == 64 else types.int64)(data, types.int64), code
 
         return load
+
+    @intrinsic
+    def prefetch(_context, array, index):
+        """Have the cache lines of array[index] brought in, for reading and writing."""
+
+        def code(context, builder, signature, arguments):
+            data = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+            octet, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            place = builder.bitcast(builder.gep(data.data, [arguments[1]]), octet)
+            kind = ir.FunctionType(ir.VoidType(), [octet, number, number, number])
+            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+            for line in range(0, size, 64):
+                at = builder.gep(place, [ir.Constant(ir.IntType(64), line)])
+                builder.call(hint, [at, number(1), number(3), number(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), code
 
     if config.BOUNDSCHECK:
 

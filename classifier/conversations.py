@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Record, Records, i64, inlined, kernel, u32, u64
+from classifier.compiled import Record, Records, i64, kernel, prefetch, u32, u64
 from classifier.fragments import Completed
-from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns
+from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns, conversation_key
 from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
 from classifier.packets import PacketBatch
 from classifier.streams import (
@@ -54,20 +54,11 @@ number: how many conversations of the run began before this one; it stays when r
 # Counters of a table.
 USED, IGNORED, DROPPED, NUMBERED = 0, 1, 2, 3
 
+AHEAD: Final = 8
+"""Packets ahead of the one at hand whose conversation is brought into the cache; twice as far, where it is listed."""
+
 FAR: Final = 1 << 30
 """A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
-
-
-@inlined
-def _key_slot(a_high: int, a_low: int, b_high: int, b_low: int, ports: int, mask: int) -> int:
-    multiplier = u64(0x9E3779B97F4A7C15)
-    value = (a_low ^ (a_high * multiplier)) * multiplier
-    value ^= value >> u64(32)
-    value = (value ^ b_low ^ (b_high * multiplier)) * multiplier
-    value ^= value >> u64(29)
-    value = (value ^ u64(ports)) * multiplier
-    value ^= value >> u64(32)
-    return i64(value & u64(mask))
 
 
 @kernel
@@ -76,8 +67,10 @@ def rehash(rows: Records, count: int, slots: NDArray[np.int32]) -> None:
     mask = len(slots) - 1
     for index in range(count):
         row = rows[index]
-        ports = (i64(row.a_port) << 24) | (i64(row.b_port) << 8) | i64(row.protocol)
-        slot = _key_slot(row.a_high, row.a_low, row.b_high, row.b_low, ports, mask)
+        key = conversation_key(
+            row.a_high, row.a_low, i64(row.a_port), row.b_high, row.b_low, i64(row.b_port), i64(row.protocol)
+        )
+        slot = i64(key & u64(mask))
         while slots[slot] != 0 and not _same_key(rows[slots[slot] - 1], row):
             slot = (slot + 1) & mask
         slots[slot] = index + 1
@@ -180,10 +173,17 @@ def fill(
     of_row[row] gets the conversation's index, -1 if the packet counts for none.
     """
     (protocol, source_high, source_low, target_high, target_low, source_port, target_port, flags_of,
-     sequence_of, acknowledgement_of, payload, payload_captured, payload_length, encapsulation, digest,
+     sequence_of, acknowledgement_of, payload, payload_captured, payload_length, encapsulation, digest, key_of,
      ) = headers  # fmt: skip
     mask = len(slots) - 1
     for row in range(start, count):
+        if row + 2 * AHEAD < count:
+            prefetch(slots, i64(key_of[row + 2 * AHEAD] & u64(mask)))
+            near = i64(slots[i64(key_of[row + AHEAD] & u64(mask))]) - 1
+            if near >= 0:
+                prefetch(rows, near)
+                prefetch(store.flows, 2 * near)
+                prefetch(store.flows, 2 * near + 1)
         kind = i64(protocol[row])
         of_row[row] = -1
         if kind != TCP and kind != UDP:
@@ -195,9 +195,7 @@ def fill(
         if a_high > b_high or (a_high == b_high and (a_low > b_low or (a_low == b_low and a_port > b_port))):
             a_high, a_low, a_port, b_high, b_low, b_port = b_high, b_low, b_port, a_high, a_low, a_port
             side = 1
-        ports = (a_port << 24) | (b_port << 8) | kind
-        slot = _key_slot(a_high, a_low, b_high, b_low, ports, mask)
-        index = -1
+        slot, index = i64(key_of[row] & u64(mask)), -1
         while slots[slot] != 0:
             seen = rows[slots[slot] - 1]
             if (

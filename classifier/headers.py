@@ -57,6 +57,7 @@ class HeaderColumns(NamedTuple):
     there and bytes on the wire. encapsulation: int32, index into `Encapsulations`.
     digest: uint64 over what a mirror's copy has in common with its original: IP identification, the TCP or UDP
     header without its checksum, lengths and the first payload bytes; not TTL, addresses of the link, or tags.
+    key: uint64, `conversation_key` of addresses, ports and protocol.
     In a FRAGMENT row flags is the IP protocol, sequence the identification, acknowledgement the fragment
     offset in bytes with 1 added if more fragments follow, and payload is the piece.
     """
@@ -76,13 +77,14 @@ class HeaderColumns(NamedTuple):
     payload_length: NDArray[np.int32]
     encapsulation: NDArray[np.int32]
     digest: NDArray[np.uint64]
+    key: NDArray[np.uint64]
 
     @classmethod
     def empty(cls, rows: int) -> HeaderColumns:
         """Columns for that many rows, their contents undefined."""
         dtypes = (
             np.uint8, np.uint64, np.uint64, np.uint64, np.uint64, np.uint16, np.uint16, np.uint8,
-            np.uint32, np.uint32, np.int64, np.int32, np.int32, np.int32, np.uint64,
+            np.uint32, np.uint32, np.int64, np.int32, np.int32, np.int32, np.uint64, np.uint64,
         )  # fmt: skip
         return cls(*(np.empty(rows, dtype) for dtype in dtypes))  # type: ignore[arg-type]
 
@@ -319,6 +321,20 @@ def _mix(value: int, word: int) -> int:
 
 
 @inlined
+def _endpoint_key(high: int, low: int, port: int) -> int:
+    return _mix(_mix(u64(port), low), high)
+
+
+@inlined
+def conversation_key(
+    high: int, low: int, port: int, other_high: int, other_low: int, other_port: int, protocol: int
+) -> int:
+    """A hash of both endpoints, whichever of them comes first, and the protocol."""
+    both = _endpoint_key(high, low, port) + _endpoint_key(other_high, other_low, other_port)
+    return _mix(both, u64(protocol))
+
+
+@inlined
 def _digest(
     data: NDArray[np.uint8], start: int, payload: int, end: int, protocol: int, identification: int, length: int
 ) -> int:
@@ -354,7 +370,8 @@ def _walk(
     wire_end: where the packet would end had nothing been cut. step, value: what the first header is.
     """
     (protocol, source_high, source_low, target_high, target_low, source_port, target_port, flags,
-     sequence, acknowledgement, payload, payload_captured, payload_length, encapsulation, digest) = columns  # fmt: skip
+     sequence, acknowledgement, payload, payload_captured, payload_length, encapsulation, digest, key,
+     ) = columns  # fmt: skip
     protocol[row] = 0
     encapsulation[row] = 0
     p, end, version, depth, identification, transport = start, captured_end, 0, 0, 0, 0
@@ -488,6 +505,10 @@ def _walk(
     payload_captured[row] = max(end - p, 0)
     payload_length[row] = max(wire_end - p, 0)
     digest[row] = _digest(data, transport, min(p, end), end, protocol[row], identification, wire_end - p)
+    key[row] = conversation_key(
+        source_high[row], source_low[row], i64(source_port[row]),
+        target_high[row], target_low[row], i64(target_port[row]), i64(protocol[row]),
+    )  # fmt: skip
     if depth:
         encapsulation[row] = _intern(stacks, depth)
 
