@@ -19,10 +19,12 @@ The house, in the order in which its rooms may import each other:
     rules rulebook matching      what signatures/ say; evidence x rulebook -> matches
     verdicts rulecheck           matches -> one label, or the reason why there is none; the signatures' examples
     expectations audit           what the documents say against what was seen -> findings
+    selection                    which conversations are meant
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
     retirement following         conversations over time: who is over, what is told again, what is forgotten
     sniffing sinks packet_ring   a running live capture, and where its reports and packets go
+    excerpt blocks extraction    their frames, by a second reading; pcapng with labels as comments
     arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
     cli/                         the command, a module for each group of commands
 

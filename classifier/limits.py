@@ -237,3 +237,12 @@ PARQUET_ROWS: Final = 64 * KIB
 
 NOTEBOOK_ROWS: Final = 50
 """Rows that a notebook shows of a result by itself."""
+
+FRAME_COMMENTS: Final = 32
+"""Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
+
+COMMENT_LENGTH: Final = 1024
+"""Bytes of one comment; a value of a stranger may be far longer. Cut with an ellipsis (pcapng allows 65535)."""
+
+HOST_NAME_LENGTH: Final = 250
+"""Bytes of a host's name in an extract; Wireshark keeps 256."""

@@ -2,13 +2,12 @@
 
 Whether a packet is worth keeping is known only when its conversation has been read. So packets wait in a delay line
 of bounded size and age; what leaves it is dropped if its conversation got a label and no findings, else written.
-Old files give way to new ones. Format: IETF draft-ietf-opsawg-pcapng, sections 4.1 to 4.3.
+Old files give way to new ones. Format of packets: IETF draft-ietf-opsawg-pcapng, section 4.3.
 """
 
 from __future__ import annotations
 
 import queue
-import struct
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from typing import IO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import blocks
 from classifier.compiled import copy, i64, kernel
 from classifier.following import Report
 from classifier.limits import LIVE_DELAY, LIVE_DELAY_SECONDS, LIVE_VERDICTS
@@ -149,11 +149,7 @@ class PacketRing:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._number += 1
         self._file = (self.folder / f"{stamp}-{self._number:06d}.pcapng.part").open("wb")
-        section = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
-        resolution = struct.pack("<HHB3xHH", 9, 1, 9, 0, 0)
-        size = 20 + len(resolution)
-        self._file.write(section + struct.pack("<IIHHI", 1, size, self.link_type, 0, 0) + resolution)
-        self._file.write(struct.pack("<I", size))
+        self._file.write(blocks.section() + blocks.interface(self.link_type, digits=9))
 
     def _finish(self) -> None:
         """Give the file under way its final name, and let the oldest ones go."""

@@ -268,7 +268,7 @@ HOSTS: Final = View(
         "HOST": lambda row: " ".join(filter(None, (row["address"], row["name"]))),
         "ROLES": lambda row: ", ".join(row["roles"]) or "-",
         "VERSIONS": lambda row: ", ".join(row["versions"]) or "-",
-        "BECAUSE": lambda row: "; ".join([row["source"], *map(_fact, row["evidence"])]),
+        "BECAUSE": lambda row: "; ".join([row["source"], *map(fact_text, row["evidence"])]),
     },
 )
 """What every host is, and why."""
@@ -416,6 +416,11 @@ def explain(record: Mapping[str, Any]) -> str:
     return "\n".join(map(safe, _explanation(record)))
 
 
+def summary(record: Mapping[str, Any]) -> str:
+    """A conversation in one line: its label, who with whom, and how. Not yet safe to print, as all `_text`s."""
+    return f"{_label(record)}, {_side(record, 'client')} -> {_side(record, 'server')}, {_protocol(record)}"
+
+
 def _explanation(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"conversation {record['id']}: {_side(record, 'client')} -> {_side(record, 'server')}, {_protocol(record)}"
     yield f"frames {record['first_frame']} to {record['last_frame']} of {record['file']}, from {record['start']}"
@@ -423,26 +428,29 @@ def _explanation(record: Mapping[str, Any]) -> Iterator[str]:
     if len(record["data_paths"]) > 1:
         yield f"that fit: {', '.join(record['data_paths'])}"
     if record["resolved_by"]:
-        yield f"port handed out by {_resolution(record['resolved_by'])}"
+        yield f"port handed out by {resolution_text(record['resolved_by'])}"
     yield f"authentication: {record['authentication'] or 'unknown'}, encryption: {record['encryption'] or 'unknown'}"
-    yield from map(_interface, record["rpc_interfaces"])
+    yield from map(interface_text, record["rpc_interfaces"])
     yield "evidence:" if record["evidence"] else "evidence: none"
-    yield from (f"  {_fact(fact)}" for fact in record["evidence"])
+    yield from (f"  {fact_text(fact)}" for fact in record["evidence"])
     yield from (f"finding, {item['severity']}: {item['text']}{_place(item)}" for item in record["findings"])
 
 
-def _resolution(source: Mapping[str, Any]) -> str:
+def resolution_text(source: Mapping[str, Any]) -> str:
+    """Who handed a port out, for which interface, where."""
     interface = " ".join(filter(None, (source["name"], source["uuid"])))
     return f"{source['kind']} for {interface or 'no interface'}{_place(source)}"
 
 
-def _interface(bound: Mapping[str, Any]) -> str:
+def interface_text(bound: Mapping[str, Any]) -> str:
+    """An RPC interface that was asked for, and the answer."""
     answer = {True: "accepted", False: "refused", None: "answer not seen"}[bound["accepted"]]
     named = " ".join(filter(None, (bound["name"], bound["uuid"], bound["version"])))
     return f"RPC interface {named}: {answer}{_place(bound)}"
 
 
-def _fact(fact: Mapping[str, Any]) -> str:
+def fact_text(fact: Mapping[str, Any]) -> str:
+    """A piece of evidence and where it is."""
     return f"{fact['kind']}: {fact['field']} = {fact['value']}{_place(fact)}"
 
 

@@ -75,6 +75,8 @@ class Table:
 class Result:
     """All conversations of a capture set. `len` counts them, `result[7]` is the one with id 7, iteration is by id.
 
+    A selection of it is a result too, and its conversations keep their ids.
+
     columns: one `Column` for each name of `fields.NAMES`. damages: where inputs were cut short or corrupt.
     failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
@@ -133,6 +135,33 @@ class Result:
         """Every finding of every conversation, by id."""
         return Table.of_rows(FINDING_FIELDS, list(self._finding_rows()))
 
+    @property
+    def _ids(self) -> NDArray[np.int64]:
+        column = self.columns["id"]
+        assert isinstance(column, Numbers)
+        return column.values
+
+    def select(self, **conditions: Any) -> Result:
+        """The conversations for which every condition holds, with their ids; `selection.CONDITIONS` says which.
+
+        id, path, role, host, port, protocol, interface, certainty, absence: a value, or several of which one
+        must hold. labelled: bool. findings: bool, or ids and severities. since, until: ISO 8601 text or a datetime,
+        UTC where it has no zone. The endpoint map, hosts, damages and counters stay those of the whole run; how
+        many conversations conform (`verdicts`) is not known of a part. Raises UsageError for an unknown
+        condition or a value that can't be meant.
+        """
+        from classifier.selection import chosen
+
+        rows = np.flatnonzero(chosen(self, conditions))
+        return Result(
+            {name: taken(column, rows) for name, column in self.columns.items()},
+            damages=self.damages,
+            counters=self.counters,
+            inputs=self.inputs,
+            endpoint_rows=self.endpoint_rows,
+            host_rows=self.host_rows,
+        )
+
     def to_pandas(self) -> pd.DataFrame:
         """The conversations as a frame: the columns of the contract, with the same dtypes when there are none."""
         return _frame(self.table)
@@ -156,9 +185,11 @@ class Result:
         return (Conversation(self, index) for index in range(len(self)))
 
     def __getitem__(self, conversation_id: int) -> Conversation:
-        if not 1 <= conversation_id <= len(self):
+        ids = self._ids
+        index = int(np.searchsorted(ids, conversation_id))
+        if index == len(ids) or ids[index] != conversation_id:
             raise KeyError(f"no conversation {conversation_id}: there are {len(self)}")
-        return Conversation(self, conversation_id - 1)
+        return Conversation(self, index)
 
     def __repr__(self) -> str:
         return f"<Result: {len(self)} conversations of {len(self.inputs)} inputs, {len(self.damages)} damages>"
@@ -171,7 +202,7 @@ class Result:
     def _finding_rows(self) -> Iterator[Row]:
         column = self.columns["findings"]
         for index in _rows_with_values(column):
-            at_hand = {"conversation": index + 1, "file": value_at(self.columns["file"], index)}
+            at_hand = {"conversation": int(self._ids[index]), "file": value_at(self.columns["file"], index)}
             yield from ({**at_hand, **finding} for finding in value_at(column, index))
 
 

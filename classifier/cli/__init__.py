@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "endpoints": "conversations",
     "hosts": "conversations",
     "audit": "audit",
+    "extract": "extract",
     "signatures": "signatures",
     "sniff": "sniff",
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from classifier.result import Result, Table
 
 FORMATS: Final = ("table", "jsonl", "csv", "parquet")
+BINARY: Final = ("parquet", "pcapng")
 SUFFIXES: Final = {
     ".txt": "table",
     ".jsonl": "jsonl",
@@ -153,11 +154,9 @@ def show(
 def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[[Table, View], None]:
     """What writes a table where the user wants it; wrong wishes are told before anything is read."""
     chosen = form or _form_by_suffix(out)
+    check_out(out, captures, chosen)
     if out != "-":
-        _check_out(Path(out), captures)
         return partial(_write_file, Path(out), chosen)
-    if chosen == "parquet" and sys.stdout.isatty():
-        raise click.UsageError("parquet is not for a terminal; name a file with -o")
     return partial(_write, sys.stdout.buffer, chosen, _terminal_width())
 
 
@@ -170,7 +169,13 @@ def _form_by_suffix(out: str) -> str:
     return SUFFIXES[suffix]
 
 
-def _check_out(out: Path, captures: tuple[str, ...]) -> None:
+def check_out(name: str, captures: tuple[str, ...], form: str) -> None:
+    """Refuse an output that can't be written, that is one of the captures, or that no terminal can show."""
+    if name == "-":
+        if form in BINARY and sys.stdout.isatty():
+            raise click.UsageError(f"{form} is not for a terminal; name a file with -o")
+        return
+    out = Path(name)
     if out.is_dir() or not out.parent.is_dir():
         raise click.UsageError(f"{out}: {'is a folder' if out.is_dir() else 'its folder does not exist'}")
     if out.exists() and any(os.path.exists(capture) and out.samefile(capture) for capture in captures):
@@ -193,12 +198,13 @@ def _write_file(out: Path, form: str, table: Table, view: View) -> None:
 
 def say(text: str) -> None:
     """Write a line to stdout."""
-    with _reader():
+    with reader():
         click.echo(text)
 
 
 @contextmanager
-def _reader() -> Iterator[None]:
+def reader() -> Iterator[None]:
+    """Around writes to stdout: tells when nobody reads it any more."""
     try:
         yield
     except BrokenPipeError as error:
@@ -208,7 +214,7 @@ def _reader() -> Iterator[None]:
 def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: View) -> None:
     from classifier import records
 
-    with _reader():
+    with reader():
         if form == "parquet":
             from classifier.arrow import write_parquet
 

@@ -11,7 +11,7 @@ from .modules import Import, imports, trees
 
 ROOMS = (
     "errors limits model fields compiled",
-    "packets addresses",
+    "packets addresses blocks",
     "sources headers fragments community_id",
     "inspectors.base",
     "streams conversations orientation retirement",
@@ -21,14 +21,14 @@ ROOMS = (
     "matching",
     "hosts verdicts roles expectations rulecheck",
     "labelling acquaintance testimony columns",
-    "audit",
-    "result",
+    "audit selection",
+    "result excerpt",
     "pipeline",
     "following",
     "sniffing",
     "lines",
     "records",
-    "arrow tables report deep",
+    "arrow tables extraction report deep",
     "sinks packet_ring",
     "cli",
 )
