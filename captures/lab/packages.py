@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("ethtool", "iproute2", "procps", "tcpdump")
+PACKAGES = (
+    "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "libnet-ssleay-perl", "openssl", "postfix",
+    "procps", "swaks", "tcpdump",
+)  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 

@@ -1,0 +1,118 @@
+"""Debian's mail servers as the laboratory runs them: their configuration, with everything in the scenario's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from captures.lab.laboratory import Laboratory
+from captures.lab.network import run
+from captures.makers.scene import Host
+
+PASSWORD = "not-a-secret"
+
+POSTFIX = """compatibility_level = 3.6
+queue_directory = {place}/queue
+data_directory = {place}/data
+maillog_file = {place}/log
+maillog_file_prefixes = {place}
+myhostname = {name}
+mydestination =
+local_transport = discard
+virtual_mailbox_domains = {domain}
+virtual_transport = discard
+relayhost = {relay}
+disable_dns_lookups = yes
+smtp_host_lookup = native
+inet_interfaces = {address}
+inet_protocols = ipv4
+mynetworks = {address}/32
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_tls_loglevel = 1
+smtp_tls_security_level = may
+smtp_tls_loglevel = 1
+alias_maps =
+"""
+POSTFIX_SERVICES = """smtp inet n - n - - smtpd
+submission inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+smtp unix - - n - - smtp
+discard unix - - n - - discard
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
+proxymap unix - - n - - proxymap
+postlog unix-dgram n - n - 1 postlogd
+"""
+DOVECOT = """base_dir = {place}/run
+state_dir = {place}/state
+log_path = {place}/log
+protocols = imap pop3
+listen = {address}
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{key}
+disable_plaintext_auth = no
+mail_location = maildir:{place}/mail/%u
+mail_uid = mail
+mail_gid = mail
+first_valid_uid = 1
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid=mail gid=mail home={place}/mail
+}}
+"""
+
+
+def certificate(lab: Laboratory, host: Host, *names: str) -> tuple[Path, Path]:
+    """A self-signed certificate for a host and its key, in PEM."""
+    place, key = lab.folder / f"{host.name}.pem", lab.folder / f"{host.name}.key"
+    listed = ",".join(f"DNS:{name}" for name in names or (host.fqdn,))
+    run(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", f"/CN={host.name}",
+        "-addext", f"subjectAltName={listed}", "-keyout", str(key), "-out", str(place),
+    )  # fmt: skip
+    return place, key
+
+
+def postfix(lab: Laboratory, host: Host, domain: str, relay: Host | None = None) -> Path:
+    """Postfix on 25 and 587; throws away mail for its domain, sends other mail to `relay`. Its folder, with `log`."""
+    place = lab.folder / f"{host.name}-postfix"
+    chain, key = certificate(lab, host)
+    settings = POSTFIX.format(
+        place=place, name=host.fqdn, domain=domain, address=host.address, certificate=chain,
+        key=key, relay=f"[{relay.address}]" if relay else "",
+    )  # fmt: skip
+    lab.write(f"{place.name}/main.cf", settings)
+    lab.write(f"{place.name}/master.cf", POSTFIX_SERVICES)
+    for name in ("queue", "data"):
+        (place / name).mkdir()
+    run("chown", "postfix", str(place / "data"))
+    lab.start(host, "postfix", "-c", str(place), "start-fg")
+    lab.listening(host, 25, 587)
+    return place
+
+
+def dovecot(lab: Laboratory, host: Host) -> Path:
+    """Dovecot on 110, 143, 993 and 995. Its folder, with the file `log`."""
+    place = lab.folder / f"{host.name}-dovecot"
+    chain, key = certificate(lab, host)
+    settings = DOVECOT.format(place=place, address=host.address, certificate=chain, key=key, password=PASSWORD)
+    path = lab.write(f"{place.name}/dovecot.conf", settings)
+    (place / "mail").mkdir()
+    run("chown", "mail:mail", str(place / "mail"))
+    lab.start(host, "dovecot", "-F", "-c", str(path))
+    lab.listening(host, 110, 143, 993, 995)
+    return place
