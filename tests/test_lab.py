@@ -29,6 +29,9 @@ with_mapper = pytest.mark.parametrize(
     "entry", [entry for entry in INDEX if any("resolved_by" in truth for truth in entry["conversation"])],
     ids=lambda entry: entry["file"],
 )  # fmt: skip
+with_keys = pytest.mark.parametrize(
+    "entry", [entry for entry in INDEX if "keylog" in entry], ids=lambda entry: entry["file"]
+)
 needs_tshark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed: no independent reader")
 
 
@@ -79,6 +82,7 @@ def tshark(entry: dict[str, Any], display_filter: str, *fields: str) -> list[lis
     ports = sorted({truth["server"][1] for truth in entry["conversation"] if truth.get("rpc_interfaces")})
     words = ["tshark", "-n", "-r", str(LAB / entry["file"]), "-Y", display_filter, "-T", "fields"]
     words += [word for port in ports for word in ("-d", f"tcp.port=={port},dcerpc")]
+    words += ["-o", f"tls.keylog_file:{LAB / entry['keylog']}"] if "keylog" in entry else []
     words += [word for field in fields for word in ("-e", field)]
     run = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"})
     return [line.split("\t") for line in run.stdout.splitlines()]
@@ -114,3 +118,14 @@ def test_tshark_sees_the_same_ports_mapped(entry: dict[str, Any]) -> None:
     assert ours
     assert ours <= theirs
     assert {port for _, port in ours} == {port for _, port in theirs}
+
+
+@needs_tshark
+@with_keys
+def test_tshark_reads_the_requests_with_the_keys_that_clients_kept(entry: dict[str, Any]) -> None:
+    fields = ("ip.src", "tcp.srcport", "http.request.method", "http.request.uri")
+    rows = tshark(entry, "http.request", *fields)
+    fields = ("ip.src", "tcp.srcport", "http2.headers.method", "http2.headers.path")
+    rows += tshark(entry, "http2.headers.method", *fields)
+    theirs = {(source, int(port), f"{method} {uri}") for source, port, method, uri in rows}
+    assert theirs == {(*truth["client"], truth["note"]) for truth in entry["conversation"] if "note" in truth}

@@ -46,11 +46,12 @@ def scenario(name: str, about: str, *packages: str) -> Callable[[Play], Play]:
 
 @dataclass
 class Recording:
-    """One capture: its name, what it shows, and its entry of the index once the truth is known."""
+    """One capture: its name, what it shows, what is true in it; keylog: the session keys that clients kept."""
 
     name: str
     about: str
     expected: list[Expected] = field(default_factory=list)
+    keylog: str = ""
 
     @property
     def file(self) -> str:
@@ -149,6 +150,9 @@ class Laboratory:
         if known:
             head["inventory"] = f"{recording.name}.inventory.toml"
             (self.out / head["inventory"]).write_text(inventory(known))
+        if recording.keylog:
+            head["keylog"] = f"{recording.name}.keylog"
+            (self.out / head["keylog"]).write_text(recording.keylog)
         return "\n".join([table("[[capture]]", head), *(table("[[capture.conversation]]", fact) for fact in facts)])
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = (
-    "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "libnet-ssleay-perl", "openssl", "postfix",
-    "procps", "swaks", "tcpdump",
+    "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "libnet-ssleay-perl", "nginx-light",
+    "openssl", "postfix", "procps", "swaks", "tcpdump",
 )  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 

@@ -1,4 +1,4 @@
-"""Debian's mail servers as the laboratory runs them: their configuration, with everything in the scenario's folder."""
+"""Debian's mail and web servers as the laboratory runs them, with all that they write in the scenario's folder."""
 
 from __future__ import annotations
 
@@ -74,6 +74,27 @@ userdb {{
   args = uid=mail gid=mail home={place}/mail
 }}
 """
+NGINX = """daemon off;
+pid {place}/pid;
+worker_processes 1;
+events {{}}
+http {{
+  log_format lab '$remote_addr\t$remote_port\t$server_port\t$request_method\t$request_uri\t$http_user_agent';
+  access_log {place}/access lab;
+  client_body_temp_path {place}/body;
+  proxy_temp_path {place}/proxy;
+  fastcgi_temp_path {place}/fastcgi;
+  uwsgi_temp_path {place}/uwsgi;
+  scgi_temp_path {place}/scgi;
+  server {{
+    listen {address}:80;
+    listen {address}:443 ssl http2;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+{site}
+  }}
+}}
+"""
 
 
 def certificate(lab: Laboratory, host: Host, *names: str) -> tuple[Path, Path]:
@@ -115,4 +136,15 @@ def dovecot(lab: Laboratory, host: Host) -> Path:
     run("chown", "mail:mail", str(place / "mail"))
     lab.start(host, "dovecot", "-F", "-c", str(path))
     lab.listening(host, 110, 143, 993, 995)
+    return place
+
+
+def nginx(lab: Laboratory, host: Host, site: str, *names: str) -> Path:
+    """nginx with the locations `site` on 80, and on 443 with these names. Its folder, with the file `access`."""
+    place = lab.folder / f"{host.name}-nginx"
+    chain, key = certificate(lab, host, *names)
+    settings = NGINX.format(place=place, address=host.address, certificate=chain, key=key, site=site)
+    path = lab.write(f"{place.name}/nginx.conf", settings)
+    lab.start(host, "nginx", "-c", str(path), "-e", str(place / "error"))
+    lab.listening(host, 80, 443)
     return place
