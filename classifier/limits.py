@@ -29,6 +29,23 @@ MAX_DAMAGES: Final = 100
 MAX_INTERFACES: Final = 4096
 """Interfaces in one pcapng section."""
 
+COMPRESSED_BLOCK: Final = 64 * KIB
+"""Bytes read from a compressed capture at a time."""
+
+COMPRESSED_PIECE: Final = 4 * KIB
+"""Bytes decompressed at a time: those that turn out corrupt give nothing, so that the rest of them is lost."""
+
+MAX_EXPANSION: Final = 1000
+"""How often a compressed capture may swell: packets of zeros come near it (DEFLATE ends at 1032), bombs of xz and
+bzip2 go far beyond."""
+
+MAX_UNASKED_EXPANSION: Final = 256 * MIB
+"""Content of a compressed capture that may come of however little: read in a second."""
+
+MAX_DECODER_LOG: Final = 27
+"""Memory of a decompressor, as a power of two: 128 MiB, what `zstd -d` takes without being told (--long=27), and twice
+what `xz -9` needs."""
+
 # ---- listening -------------------------------------------------------------------------
 LIVE_BLOCK: Final = 1 * MIB
 """One block of the ring shared with the kernel; a packet has to fit in."""

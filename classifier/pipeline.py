@@ -207,7 +207,7 @@ def conclude(
         table_columns | {"findings": found},
         verdicts=verdicts,
         damages=captures.damages,
-        counters=_counters(assembly, endpoint_map),
+        counters=_counters(captures, assembly, endpoint_map),
         inputs=captures.names,
         endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
         host_rows=list(_host_rows(scene, tenants, hosts, captures.frames)),
@@ -231,10 +231,11 @@ def _port_classes(rulebook: Rulebook) -> NDArray[np.int32]:
     return np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32)
 
 
-def _counters(assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:
+def _counters(captures: CaptureSet, assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:
     """What was counted on the way; of bounds only those that were met."""
     store = assembly.table.store
     met = {
+        "decompressions_beyond_limit": captures.beyond_limit,
         "packets_of_conversations_beyond_limit": assembly.table.dropped_packets,
         "first_bytes_not_kept": int(store.counters[LIMITED_BYTES]),
         "gaps_beyond_limit": int(store.counters[LOST_HOLES]),

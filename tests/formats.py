@@ -13,7 +13,7 @@ from classifier.errors import Damage
 from classifier.packets import Interfaces
 from classifier.sources import pcap as pcap_source
 from classifier.sources import pcapng as pcapng_source
-from classifier.sources.reading import Window
+from classifier.sources.reading import Input, Window
 
 PCAP_MAGIC = {(6, False): 0xA1B2C3D4, (9, False): 0xA1B23C4D, (6, True): 0xA1B2CD34}
 
@@ -118,7 +118,7 @@ def read(data: bytes, capacity: int = 2**16, sizes: Sequence[int] = (1 << 30,)) 
     """The packets that the product finds in these bytes, with buffers of that capacity; and the damage."""
     interfaces, damages = Interfaces(), []
     known = pcapng_source.PcapngSource if data[:4] == pcapng_source.MAGIC else pcap_source.PcapSource
-    source = known("x", Window(Dribble(data, sizes), capacity), interfaces, 1, damages)
+    source = known("x", Window(Input(Dribble(data, sizes)), capacity), interfaces, 1, damages)
     found: list[Frame] = []
     for batch in source.batches():
         assert batch.first_frame == len(found) + 1

@@ -85,6 +85,6 @@ class _Commands(click.Group):
 def exflow() -> None:
     """Tell which documented Microsoft Exchange data path captured traffic is, and why.
 
-    CAPTURE is a file (pcap or pcapng), a folder of them, or - for standard input; several are one capture
-    set. Exit status: 0 all was read, 1 an input was damaged, 2 wrong usage.
+    CAPTURE is a file (pcap or pcapng, compressed or not), a folder of them, or - for standard input; several
+    are one capture set. Exit status: 0 all was read, 1 an input was damaged, 2 wrong usage.
     """

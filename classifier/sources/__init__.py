@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -18,10 +19,13 @@ from classifier.errors import Damage, UsageError
 from classifier.limits import KIB, READ_BLOCK
 from classifier.packets import Frames, Interfaces, PacketBatch
 from classifier.sources import pcap, pcapng
-from classifier.sources.reading import Window
+from classifier.sources.compressed import content_of
+from classifier.sources.reading import Input, Window
 
 STDIN = "-"
 PEEK = 64 * KIB
+MAGIC = 4
+"""First bytes that tell a format of captures."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all (0 when unknown)."""
@@ -39,7 +43,11 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class CaptureSet:
-    """All captures of one run. damages grows while they are read."""
+    """All captures of one run. damages grows while they are read.
+
+    bytes_read, bytes_total: of the files as they are stored, compressed or not. beyond_limit: how many were given up
+    for swelling beyond bounds.
+    """
 
     names: list[str]
     interfaces: Interfaces = field(default_factory=Interfaces)
@@ -47,6 +55,7 @@ class CaptureSet:
     damages: list[Damage] = field(default_factory=list)
     bytes_read: int = 0
     bytes_total: int = 0
+    beyond_limit: int = 0
 
     @classmethod
     def of(cls, inputs: Iterable[str | Path]) -> CaptureSet:
@@ -77,32 +86,31 @@ class CaptureSet:
         """Time of a capture's first packet; one without any comes first. Leaves no trace."""
         scratch = CaptureSet([name])
         with _binary(name) as stream:
-            source = scratch._source(name, stream, 1, PEEK)
+            source = scratch._source(name, content_of(Input(stream)), 1, PEEK)
             batch = next(source.batches(), None) if source else None
         return int(batch.columns.time[0]) if batch else 0
 
     def _open(self, name: str, first_frame: int) -> Iterator[PacketBatch]:
         with _binary(name) as stream:
-            source = self._source(name, stream, first_frame, READ_BLOCK)
-            if source is None:
-                return
-            before = 0
-            for batch in source.batches():
-                self.bytes_read += source.window.position - before
-                before = source.window.position
+            stored, told = Input(stream), len(self.damages)
+            content = content_of(stored)
+            source = self._source(name, content, first_frame, READ_BLOCK)
+            for batch in source.batches() if source else ():
+                self.bytes_read += stored.news()
                 yield batch
-            self.bytes_read += source.window.position + source.window.end - before
+            self.bytes_read += stored.news()
+            self.beyond_limit += content.beyond_limit
+            if source and content.failure and not any(content.failure in each.reason for each in self.damages[told:]):
+                self.damages.append(Damage(name, source.window.offset, content.failure))
 
-    def _source(self, name: str, stream: Any, first_frame: int, capacity: int) -> Source | None:
+    def _source(self, name: str, content: Input, first_frame: int, capacity: int) -> Source | None:
         """The reader for what the first bytes say; None (and damage) if they say nothing known."""
-        window = Window(stream, capacity)
-        window.require(4)
-        magic = window.data[window.start : min(window.start + 4, window.end)].tobytes()
+        magic = content.peek(MAGIC)
         if magic in pcap.MAGICS:
-            return pcap.PcapSource(name, window, self.interfaces, first_frame, self.damages)
+            return pcap.PcapSource(name, Window(content, capacity), self.interfaces, first_frame, self.damages)
         if magic == pcapng.MAGIC:
-            return pcapng.PcapngSource(name, window, self.interfaces, first_frame, self.damages)
-        self.damages.append(Damage(name, 0, "empty" if not magic else f"not a capture: begins with {magic.hex(' ')}"))
+            return pcapng.PcapngSource(name, Window(content, capacity), self.interfaces, first_frame, self.damages)
+        self.damages.append(Damage(name, 0, content.failure or _no_capture(magic)))
         return None
 
 
@@ -121,16 +129,20 @@ def _expand(entry: str) -> list[str]:
     return [entry]
 
 
+def _no_capture(magic: bytes) -> str:
+    return f"not a capture: begins with {magic.hex(' ')}" if magic else "empty"
+
+
 def _looks_like_capture(path: Path) -> bool:
     try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
+        with path.open("rb", buffering=0) as stream:
+            magic = content_of(Input(stream)).peek(MAGIC)
     except OSError:
         return False
     return magic in pcap.MAGICS or magic == pcapng.MAGIC
 
 
-def _binary(name: str) -> IO[bytes]:
+def _binary(name: str) -> FileIO | BufferedReader:
     """The raw bytes of a file or of standard input. Raises UsageError if it can't be opened."""
     if name == STDIN:
         return _standard_input()
@@ -140,12 +152,12 @@ def _binary(name: str) -> IO[bytes]:
         raise UsageError(f"can't open {name}: {error.strerror}") from error
 
 
-def _standard_input() -> IO[bytes]:
+def _standard_input() -> FileIO | BufferedReader:
     """Standard input without Python's buffer, whose lock a blocked reading thread would hold for ever."""
     try:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     except (OSError, ValueError):  # a test's, or a notebook's, has no file behind it
-        return sys.stdin.buffer
+        return cast(BufferedReader, sys.stdin.buffer)
 
 
 def _merge(

@@ -84,7 +84,7 @@ class PcapSource:
         window, frame = self.window, self.first_frame
         head = window.take(FILE_HEADER)
         if len(head) < FILE_HEADER:
-            self._damaged(0, f"file header cut short ({len(head)} of {FILE_HEADER} bytes)")
+            self._damaged(0, f"file header: {window.ending} ({len(head)} of {FILE_HEADER} bytes)")
             return
         order, digits, header = MAGICS[head[:4]]
         _major, _minor, _zone, _sigfigs, _snaplen, link = struct.unpack(order + "HHiIII", head[4:])
@@ -105,7 +105,7 @@ class PcapSource:
             if not window.advance() and not rows:
                 break
         if window.available:
-            self._damaged(window.offset, f"cut short in the record of frame {frame - self.first_frame + 1}")
+            self._damaged(window.offset, f"{window.ending} in the record of frame {frame - self.first_frame + 1}")
 
     def _damaged(self, byte: int, reason: str) -> None:
         self.damages.append(Damage(self.name, byte, reason))

@@ -197,7 +197,7 @@ class PcapngSource:
             elif not window.advance() and not rows:
                 break
         if window.available:
-            self._damaged(f"cut short in a block behind frame {frame - self.first_frame}")
+            self._damaged(f"{window.ending} in a block behind frame {frame - self.first_frame}")
 
     def _special(self, stop: int) -> bool:
         """Deal with the block that index_blocks stopped at; False when there's nothing more to read."""
@@ -230,7 +230,7 @@ class PcapngSource:
             self._damaged("block length can't be right; went on at the next block that is whole")
             return self._resynchronise()
         if not window.require((length + 3) & ~3):
-            self._damaged("cut short in a block header")
+            self._damaged(f"{window.ending} in a block header")
             return False
         block = window.take((length + 3) & ~3)
         if section:
@@ -265,7 +265,7 @@ class PcapngSource:
         window = self.window
         length = (self._word(window.start + 4) + 3) & ~3
         if window.skip(length) < length:
-            self._damaged("cut short in a long block")
+            self._damaged(f"{window.ending} in a long block")
             return False
         return True
 

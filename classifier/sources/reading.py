@@ -34,6 +34,48 @@ class Readable(Protocol):
         """Fill the buffer as far as it goes; 0 at the end."""
 
 
+class Input:
+    """One input whose first bytes may be looked at before they are read.
+
+    failure: why it ended before its end, empty if it did not, or has not yet; beyond_limit:
+    whether a bound was the reason.
+    """
+
+    def __init__(self, raw: Readable) -> None:
+        self._raw, self._ahead = raw, b""
+        self._news = 0
+        self.failure = ""
+        self.beyond_limit = False
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, fewer at the end; they will be read all the same."""
+        while len(self._ahead) < size:
+            block = memoryview(bytearray(size - len(self._ahead)))
+            got = self._read(block)
+            if not got:
+                break
+            self._ahead += block[:got]
+        return self._ahead[:size]
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer as far as one step goes; 0 at the end."""
+        if not self._ahead:
+            return self._read(buffer)
+        got = min(len(buffer), len(self._ahead))
+        buffer[:got], self._ahead = self._ahead[:got], self._ahead[got:]
+        return got
+
+    def news(self) -> int:
+        """Bytes read since this was last asked."""
+        news, self._news = self._news, 0
+        return news
+
+    def _read(self, buffer: Any) -> int:
+        got = self._raw.readinto(buffer) or 0
+        self._news += got
+        return got
+
+
 class Window:
     """A moving view over an input: the unread rest of the last piece, then the next piece.
 
@@ -45,8 +87,8 @@ class Window:
         "start",
     )  # fmt: skip
 
-    def __init__(self, readable: Readable, capacity: int = READ_BLOCK) -> None:
-        self._input = readable
+    def __init__(self, opened: Input, capacity: int = READ_BLOCK) -> None:
+        self._input = opened
         self._buffers = [np.empty(capacity, np.uint8) for _ in range(RING)]
         self._columns = [PacketColumns.empty(BATCH_ROWS) for _ in range(RING)]
         self._turn = self._columns_turn = 0
@@ -65,6 +107,11 @@ class Window:
     def available(self) -> int:
         """How many bytes are at hand."""
         return self.end - self.start
+
+    @property
+    def ending(self) -> str:
+        """What to say of something that the input's end leaves unfinished."""
+        return self._input.failure or "cut short"
 
     def batch(self, rows: int, first_frame: int) -> PacketBatch:
         """The rows filled in columns; the next ones go into other columns.
@@ -94,7 +141,7 @@ class Window:
         before, view = self.end, memoryview(self.data.data)
         while self.end < len(self.data) and not self.finished:
             got = self._input.readinto(view[self.end :])
-            self.end += got or 0
+            self.end += got
             self.finished = not got
         return self.end > before
 
