@@ -25,12 +25,12 @@ def with_announcers(result: Result, ids: Iterable[int]) -> list[int]:
     return sorted({*wanted, *(each["conversation"] for each in sources if each and each["conversation"])})
 
 
-def write(result: Result, ids: Iterable[int], out: IO[bytes]) -> int:
+def write(result: Result, ids: Iterable[int], out: IO[bytes], *, announcers: bool = True) -> int:
     """Write the frames of these conversations, and of those that announced their ports. Returns how many.
 
     Raises UsageError when a capture can't be read again, OSError as `out` does.
     """
-    wanted = with_announcers(result, ids)
+    wanted = with_announcers(result, ids) if announcers else sorted(set(ids))
     excerpt = Excerpt.of(result, wanted)
     comments = _comments(result, wanted)
     out.write(blocks.section())

@@ -255,6 +255,12 @@ PARQUET_ROWS: Final = 64 * KIB
 NOTEBOOK_ROWS: Final = 50
 """Rows that a notebook shows of a result by itself."""
 
+FOLLOW_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that `Conversation.follow` shows of both sides together; more is no reading for a person."""
+
+TSHARK_SECONDS: Final = 300
+"""How long tshark may take to put one conversation in order."""
+
 FRAME_COMMENTS: Final = 32
 """Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
 

@@ -11,12 +11,12 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.errors import Damage
+from classifier.errors import Damage, UsageError
 from classifier.fields import (
     ENDPOINT_FIELDS,
     FIELDS,
@@ -36,6 +36,7 @@ from classifier.fields import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scapy.plist import PacketList
 
 ALWAYS_COUNTED: Final = frozenset({"packets", "packets_without_tcp_or_udp"})
 """Counters that say how much there was, and not that something was left out."""
@@ -244,6 +245,33 @@ class Conversation:
         from classifier.records import explain
 
         return explain(self.to_dict())
+
+    def packets(self) -> PacketList:
+        """Its frames as scapy packets. Raises UsageError when the captures can't be read a second time."""
+        from classifier.deep import packets
+
+        return packets(self._whole(), self.id)
+
+    def dissect(self, display_filter: str | None = None) -> list[Any]:
+        """Its frames as pyshark packets, the server port decoded as what it was found to be.
+
+        display_filter: keeps the frames that it holds for, such as "dcerpc.pkt_type == 11". Raises MissingToolError
+        without tshark, UsageError for a broken filter and as `packets` does.
+        """
+        from classifier.deep import dissect
+
+        return dissect(self._whole(), self.id, display_filter)
+
+    def follow(self, view: Literal["text", "hex"] = "text") -> str:
+        """What both sides said, in order. Safe to print. Raises as `dissect` does."""
+        from classifier.deep import follow
+
+        return follow(self._whole(), self.id, view)
+
+    def _whole(self) -> Result:
+        if not isinstance(self._result, Result):
+            raise UsageError("packets of a live capture are not kept; record it and classify the file")
+        return self._result
 
     def __repr__(self) -> str:
         return f"<{self.explain().partition(chr(10))[0]}>"

@@ -28,7 +28,8 @@ ROOMS = (
     "sniffing",
     "lines",
     "records",
-    "arrow tables extraction report deep",
+    "arrow tables extraction dissectors",
+    "report deep",
     "sinks packet_ring",
     "cli",
 )

@@ -1,0 +1,136 @@
+"""A deep look at one conversation: its packets (scapy), its dissection (tshark through pyshark), what both sides said.
+
+The only module that imports pyshark or runs tshark. All three read the captures a second time (`excerpt`).
+Must not know how the conversation got its label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from classifier.dissectors import decode_as
+from classifier.errors import MissingToolError, UsageError
+from classifier.excerpt import Excerpt
+from classifier.extraction import write
+from classifier.limits import FOLLOW_BYTES, TSHARK_SECONDS
+from classifier.records import safe
+from classifier.result import Result
+
+if TYPE_CHECKING:
+    from scapy.plist import PacketList
+
+View = Literal["text", "hex"]
+
+
+def packets(result: Result, conversation_id: int) -> PacketList:
+    """The frames as scapy packets, with time and length on the wire; of an unknown link type as Raw."""
+    from scapy.config import conf
+    from scapy.packet import Raw
+    from scapy.plist import PacketList
+    from scapy.utils import EDecimal
+
+    made = []
+    for each in Excerpt.of(result, [conversation_id]).packets():
+        packet = conf.l2types.num2layer.get(each.link, Raw)(each.data)
+        packet.time, packet.wirelen = EDecimal(each.time) / 10**9, each.wire
+        made.append(packet)
+    return PacketList(made, name=f"conversation {conversation_id}")
+
+
+def dissect(result: Result, conversation_id: int, display_filter: str | None = None) -> list[Any]:
+    """The frames as pyshark packets; the server port goes to the dissector that the label names.
+
+    display_filter: only frames that it holds for, in Wireshark's language. Raises UsageError for a broken one.
+    """
+    import pyshark
+
+    known = decode_as(result[conversation_id].to_dict())
+    with _extract(result, conversation_id) as path:
+        if display_filter is not None:
+            _tshark(path, "-c", "1", "-Y", display_filter)  # pyshark says nothing of a broken one
+
+        def read() -> list[Any]:
+            loop = asyncio.new_event_loop()
+            options = {"decode_as": known, "display_filter": display_filter, "eventloop": loop}
+            capture = pyshark.FileCapture(str(path), **options)
+            try:
+                capture.load_packets()
+                return list(capture)
+            finally:
+                capture.close()
+                loop.close()
+
+        with ThreadPoolExecutor(1) as pool:  # a notebook has a running loop in its own thread
+            return pool.submit(read).result()
+
+
+def follow(result: Result, conversation_id: int, view: View = "text") -> str:
+    """What both sides said, in order, as text or hex; safe to print. Ends at `limits.FOLLOW_BYTES`, and says so."""
+    if view not in ("text", "hex"):
+        raise UsageError(f"no view {view!r}; there are text and hex")
+    record = result[conversation_id].to_dict()
+    server = f"{record['server_ip']}:{record['server_port']}"
+    lines, left = [], FOLLOW_BYTES
+    for sender, data in _stream(result, conversation_id, record["transport"]):
+        by_server = sender.replace("[", "").replace("]", "") == server
+        lines.append(f"{'server' if by_server else 'client'}, {len(data)} bytes:")
+        lines += _hex(data[:left]) if view == "hex" else _text(data[:left])
+        left -= len(data)
+        if left <= 0:
+            return "\n".join([*lines, f"(ends here, at {FOLLOW_BYTES} bytes)"])
+    return "\n".join(lines)
+
+
+def _text(data: bytes) -> list[str]:
+    return [f"  {safe(line)}" for line in data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n")]
+
+
+def _hex(data: bytes) -> list[str]:
+    rows = ((at, data[at : at + 16]) for at in range(0, len(data), 16))
+    return [f"  {at:06x}  {row.hex(' '):47}  {re.sub(r'[^ -~]', '.', row.decode('latin-1'))}" for at, row in rows]
+
+
+_NODE: Final = re.compile(r"Node [01]: (\S+)")
+
+
+def _stream(result: Result, conversation_id: int, transport: str) -> Iterator[tuple[str, bytes]]:
+    """Sender (address:port) and bytes of each piece, as `tshark -z follow` puts them in order."""
+    with _extract(result, conversation_id) as path:
+        told = _tshark(path, "-q", "-z", f"follow,{transport},raw,0")
+    nodes = _NODE.findall(told)
+    for line in told.splitlines():
+        if len(nodes) == 2 and re.fullmatch(r"\t?([0-9a-f]{2})+", line):
+            yield nodes[line.startswith("\t")], bytes.fromhex(line)
+
+
+def _tshark(path: Path, *arguments: str) -> str:
+    """What tshark prints. Raises UsageError when it refuses, or takes longer than anybody waits."""
+    command = ["tshark", "-n", "-r", str(path), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TSHARK_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"tshark took more than {TSHARK_SECONDS} seconds") from error
+    if done.returncode:
+        raise UsageError(f"tshark refused: {safe(done.stderr.strip())}")
+    return done.stdout
+
+
+@contextmanager
+def _extract(result: Result, conversation_id: int) -> Iterator[Path]:
+    """The conversation alone, in a file of its own for as long as it is needed."""
+    if not shutil.which("tshark"):
+        raise MissingToolError("tshark is not installed; packages are called tshark or wireshark-cli")
+    with tempfile.TemporaryDirectory(prefix="exflow-") as folder:
+        path = Path(folder) / f"conversation-{conversation_id}.pcapng"
+        with path.open("wb") as file:
+            write(result, [conversation_id], file, announcers=False)
+        yield path
