@@ -107,6 +107,9 @@ class Report:
         """Every column by its name."""
         return self.table.columns
 
+    def reasoning(self, index: int) -> None:
+        """What was weighed is not kept of a moment."""
+
     def __len__(self) -> int:
         return len(self.table)
 

@@ -7,7 +7,7 @@ Owns the kinds of evidence and what each of them needs. Must not know roles, ver
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -104,6 +104,9 @@ class Match:
 CARRIERS: Final = frozenset({"dcerpc", "epm", "ncacn-http", "rpc-over-http", "smb"})
 """Protocols in which RPC interfaces are bound or asked for."""
 
+_DIRECT: Final = frozenset({"dcerpc", "epm", "smb"})
+"""Carriers in which the client itself binds: behind HTTP it may be a proxy that binds for another."""
+
 _UNKNOWN_INTERFACE: Final = {"mark": Speech(Level.SIGN, "protocol"), "plain": Speech(Level.PROTOCOL, "protocol")}
 _ENDPOINT_MAPPER_PORT: Final = 135
 _HTTP_MAPPER_PORT: Final = 593
@@ -111,7 +114,7 @@ _HTTP_MAPPER_PORT: Final = 593
 _FIRST_DYNAMIC: Final = 1024
 
 
-def matches(rulebook: Rulebook, facts: Facts) -> Sequence[Match]:
+def matches(rulebook: Rulebook, facts: Facts) -> tuple[Match, ...]:
     """Every form of every path that the bytes and the port allow, in no meaning order.
 
     Of the hosts it counts only whether both are known, so the answer is shared by all hosts that say the same.
@@ -168,7 +171,8 @@ def _present(facts: Facts) -> frozenset[tuple[str, str]]:
 def _shows(act: Act, facts: Facts, heard: _Hearing, present: frozenset[str], labelled: bool) -> bool:
     if act.ports and not any(endpoint.covers(facts.transport, facts.server_port) for endpoint in act.ports):
         return False
-    told = any(name in present for name in act.interfaces) or any(
+    direct = facts.protocol in _DIRECT and facts.server_port != _HTTP_MAPPER_PORT
+    told = (direct and any(name in present for name in act.interfaces)) or any(
         protocol == facts.protocol and port in (0, facts.server_port) for protocol, port in act.plain
     )
     if not told and not (labelled and any(heard.proves(service) for service in act.services)):
@@ -301,10 +305,10 @@ class _Hearing:
         return Speech(Level.SIGN, "sign") if any(self.holds(condition) for condition in service.mark) else None
 
     def _interface(self, service: Service) -> Speech | None:
-        carrier = self._facts.protocol
-        if carrier == "epm":
-            carrier = "ncacn-http" if self._facts.server_port == _HTTP_MAPPER_PORT else None
-        if carrier is not None and carrier not in service.over:
+        spoken = {self._facts.protocol}
+        if "epm" in spoken:
+            spoken.add("ncacn-http" if self._facts.server_port == _HTTP_MAPPER_PORT else "dcerpc")
+        if self._facts.protocol is not None and spoken.isdisjoint(service.over):
             return None
         heard = [self.interfaces[name] for name in service.interfaces if name in self.interfaces]
         if service.unknown_interface and self.unknown_interface:
@@ -418,7 +422,7 @@ def _by_protocol(rulebook: Rulebook) -> Mapping[str, list[Act]]:
     """The acts that a conversation of each payload protocol can show."""
     found: dict[str, list[Act]] = {}
     for act in rulebook.acts.values():
-        protocols = {protocol for protocol, _ in act.plain} | (CARRIERS if act.interfaces else frozenset())
+        protocols = {protocol for protocol, _ in act.plain} | (_DIRECT if act.interfaces else frozenset())
         for service in (rulebook.services[name] for name in act.services):
             protocols |= {name.rpartition(".")[0] for condition in service.proof for name in condition}
             protocols |= {*service.over, "epm"} if service.interfaces else set()

@@ -32,6 +32,7 @@ from classifier.labelling import Grounds, Scene, Sides, Tenants
 from classifier.model import VERSIONS
 from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS, Frames, Interfaces, PacketBatch
+from classifier.reasoning import reason
 from classifier.result import Result
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
@@ -211,6 +212,7 @@ def conclude(
         inputs=captures.names,
         endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
         host_rows=list(_host_rows(scene, tenants, hosts, captures.frames)),
+        reasoner=lambda index: reason(rulebook, labels.facts[labels.codes[index]], labels[index]),
     )
 
 

@@ -193,10 +193,11 @@ class View:
     cells: Mapping[str, Callable[[Mapping[str, Any]], str]]
 
 
-def _side(row: Mapping[str, Any], side: str) -> str:
-    address, role = row[f"{side}_ip"], row[f"{side}_role"]
+def side(row: Mapping[str, Any], which: str) -> str:
+    """Address, port and role of one side, "client" or "server"."""
+    address, role = row[f"{which}_ip"], row[f"{which}_role"]
     shown = f"[{address}]" if ":" in address else address
-    return f"{shown}:{row[f'{side}_port']}" + (f" ({role})" if role else "")
+    return f"{shown}:{row[f'{which}_port']}" + (f" ({role})" if role else "")
 
 
 def _protocol(row: Mapping[str, Any]) -> str:
@@ -213,7 +214,29 @@ def _told(source: Mapping[str, Any]) -> str:
 def _label(row: Mapping[str, Any]) -> str:
     if row["absence"]:
         return f"none: {row['absence']}"
-    return f"{row['data_path'] or ' or '.join(row['data_paths'])} ({row['certainty']})"
+    return f"{row['data_path'] or _in_short(row)} ({row['certainty']})"
+
+
+def _in_short(row: Mapping[str, Any]) -> str:
+    """Several paths in a few words: two by name, more by what they have in common."""
+    paths = row["data_paths"]
+    if len(paths) < 3:
+        return " or ".join(paths)
+    return f"{_shared(paths) or _spoken(row)}: one of {len(paths)}"
+
+
+def _shared(paths: Sequence[str]) -> str:
+    """The longest run of words that all ids have, if it is more than one word: active-directory, hub-to-mailbox."""
+    words = min(paths, key=len).split("-")
+    runs = ("-".join(words[i:j]) for i in range(len(words)) for j in range(len(words), i + 1, -1))
+    common = (run for run in runs if all(f"-{run}-" in f"-{path}-" for path in paths))
+    return max(common, key=len, default="")
+
+
+def _spoken(row: Mapping[str, Any]) -> str:
+    """The interface that was bound, or the protocol."""
+    bound = [each["name"] for each in row["rpc_interfaces"] if each["accepted"]]
+    return str(next((name for name in bound if name), row["protocol"] or row["transport"]))
 
 
 def _security(row: Mapping[str, Any]) -> str:
@@ -224,12 +247,13 @@ def _security(row: Mapping[str, Any]) -> str:
 CONVERSATIONS: Final = View(
     needs=(
         "id", "client_ip", "client_port", "client_role", "server_ip", "server_port", "server_role", "transport",
-        "protocol", "resolved_by", "data_paths", "data_path", "certainty", "absence", "authentication", "encryption",
+        "protocol", "rpc_interfaces", "resolved_by", "data_paths", "data_path", "certainty", "absence",
+        "authentication", "encryption",
     ),
     cells={
         "ID": lambda row: str(row["id"]),
-        "CLIENT": lambda row: _side(row, "client"),
-        "SERVER": lambda row: _side(row, "server"),
+        "CLIENT": lambda row: side(row, "client"),
+        "SERVER": lambda row: side(row, "server"),
         "PROTOCOL": _protocol,
         "DATA PATH": _label,
         "SECURITY": _security,
@@ -263,15 +287,26 @@ def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 HOSTS: Final = View(
-    needs=("address", "name", "roles", "versions", "source", "evidence"),
+    needs=("address", "name", "roles", "versions", "source", "evidence", "contradictions"),
     cells={
         "HOST": lambda row: " ".join(filter(None, (row["address"], row["name"]))),
         "ROLES": lambda row: ", ".join(row["roles"]) or "-",
         "VERSIONS": lambda row: ", ".join(row["versions"]) or "-",
-        "BECAUSE": lambda row: "; ".join([row["source"], *map(fact_text, row["evidence"])]),
+        "SAYS": lambda row: row["source"],
+        "BECAUSE IT": lambda row: "; ".join(map(_act, row["evidence"])) or "-",
+        "AGAINST THE INVENTORY": lambda row: "; ".join(map(_contradiction, row["contradictions"])) or "-",
     },
 )
 """What every host is, and why."""
+
+
+def _act(reason: Mapping[str, Any]) -> str:
+    return f"{reason['value']} ({reason['field']}, conversation {reason['conversation']}, frame {reason['frame']})"
+
+
+def _contradiction(reason: Mapping[str, Any]) -> str:
+    """What the traffic makes a host, and by which act."""
+    return f"{reason['field']}: {reason['value']}{place({**reason, 'file': None})}"
 
 
 FINDINGS: Final = View(
@@ -408,60 +443,40 @@ def _fold(text: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-# ---- explanations and notebooks ----------------------------------------------------------
-
-
-def explain(record: Mapping[str, Any]) -> str:
-    """Why a conversation got its label, or none, in lines of text: each piece of evidence with its frame."""
-    return "\n".join(map(safe, _explanation(record)))
+# ---- in words, and notebooks -------------------------------------------------------------
 
 
 def summary(record: Mapping[str, Any]) -> str:
     """A conversation in one line: its label, who with whom, and how. Not yet safe to print, as all `_text`s."""
-    return f"{_label(record)}, {_side(record, 'client')} -> {_side(record, 'server')}, {_protocol(record)}"
-
-
-def _explanation(record: Mapping[str, Any]) -> Iterator[str]:
-    yield f"conversation {record['id']}: {_side(record, 'client')} -> {_side(record, 'server')}, {_protocol(record)}"
-    yield f"frames {record['first_frame']} to {record['last_frame']} of {record['file']}, from {record['start']}"
-    yield f"data path: {_label(record)}"
-    if len(record["data_paths"]) > 1:
-        yield f"that fit: {', '.join(record['data_paths'])}"
-    if record["resolved_by"]:
-        yield f"port handed out by {resolution_text(record['resolved_by'])}"
-    yield f"authentication: {record['authentication'] or 'unknown'}, encryption: {record['encryption'] or 'unknown'}"
-    yield from map(interface_text, record["rpc_interfaces"])
-    yield "evidence:" if record["evidence"] else "evidence: none"
-    yield from (f"  {fact_text(fact)}" for fact in record["evidence"])
-    yield from (f"finding, {item['severity']}: {item['text']}{_place(item)}" for item in record["findings"])
+    return f"{_label(record)}, {side(record, 'client')} -> {side(record, 'server')}, {_protocol(record)}"
 
 
 def resolution_text(source: Mapping[str, Any]) -> str:
     """Who handed a port out, for which interface, where."""
     interface = " ".join(filter(None, (source["name"], source["uuid"])))
-    return f"{source['kind']} for {interface or 'no interface'}{_place(source)}"
+    return f"{source['kind']} for {interface or 'no interface'}{place(source)}"
 
 
 def interface_text(bound: Mapping[str, Any]) -> str:
     """An RPC interface that was asked for, and the answer."""
     answer = {True: "accepted", False: "refused", None: "answer not seen"}[bound["accepted"]]
     named = " ".join(filter(None, (bound["name"], bound["uuid"], bound["version"])))
-    return f"RPC interface {named}: {answer}{_place(bound)}"
+    return f"RPC interface {named}: {answer}{place(bound)}"
 
 
 def fact_text(fact: Mapping[str, Any]) -> str:
     """A piece of evidence and where it is."""
-    return f"{fact['kind']}: {fact['field']} = {fact['value']}{_place(fact)}"
+    return f"{fact['kind']}: {fact['field']} = {fact['value']}{place(fact)}"
 
 
-def _place(item: Mapping[str, Any]) -> str:
+def place(item: Mapping[str, Any]) -> str:
+    """Where a fact can be looked at, in brackets; nothing where no frame shows it."""
     frame, file, conversation = item["frame"], item.get("file"), item.get("conversation")
     places = (
-        f"frame {frame}" if frame is not None else "",
-        f"of {file}" if file else "",
+        (f"frame {frame}" if frame is not None else "") + (f" of {file}" if file else ""),
         f"conversation {conversation}" if conversation is not None else "",
     )
-    return f" ({' '.join(filter(None, places))})" if any(places) else ""
+    return f" ({', '.join(filter(None, places)).strip()})" if any(places) else ""
 
 
 def html(table: Table, view: View = CONVERSATIONS) -> str:

@@ -8,7 +8,7 @@ that when a user calls for it, and not loaded before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -37,6 +37,8 @@ from classifier.fields import (
 if TYPE_CHECKING:
     import pandas as pd
     from scapy.plist import PacketList
+
+    from classifier.reasoning import Reasoning
 
 ALWAYS_COUNTED: Final = frozenset({"packets", "packets_without_tcp_or_udp"})
 """Counters that say how much there was, and not that something was left out."""
@@ -82,6 +84,7 @@ class Result:
     failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
+    reasoner: goes once more through the decision of the conversation in a row.
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
     """
 
@@ -95,6 +98,7 @@ class Result:
         verdicts: Mapping[str, int] | None = None,
         endpoint_rows: Iterable[Row] = (),
         host_rows: Iterable[Row] = (),
+        reasoner: Callable[[int], Reasoning | None] | None = None,
     ) -> None:
         self.table = Table(FIELDS, {name: columns[name] for name in NAMES})
         self.damages = tuple(damages)
@@ -104,6 +108,7 @@ class Result:
         self.verdicts = dict(verdicts or {})
         self.endpoint_rows = list(endpoint_rows)
         self.host_rows = list(host_rows)
+        self._reasoner = reasoner
 
     @classmethod
     def empty(cls) -> Result:
@@ -161,7 +166,12 @@ class Result:
             inputs=self.inputs,
             endpoint_rows=self.endpoint_rows,
             host_rows=self.host_rows,
+            reasoner=lambda index: self.reasoning(int(rows[index])),
         )
+
+    def reasoning(self, index: int) -> Reasoning | None:
+        """Which paths were weighed for the conversation in that row, and what would settle it."""
+        return self._reasoner(index) if self._reasoner else None
 
     def to_pandas(self) -> pd.DataFrame:
         """The conversations as a frame: the columns of the contract, with the same dtypes when there are none."""
@@ -218,6 +228,9 @@ class Holder(Protocol):
     def columns(self) -> Mapping[str, Column]:
         """Every column by its name."""
 
+    def reasoning(self, index: int) -> Reasoning | None:
+        """What was weighed for the conversation in that row, if that is still known."""
+
 
 class Conversation:
     """One conversation of a result: an attribute for each field, read from its column when asked for."""
@@ -241,10 +254,10 @@ class Conversation:
         return self._result.table.row(self._index)
 
     def explain(self) -> str:
-        """Why it got its label, or none: every piece of evidence with its frame. Safe to print."""
-        from classifier.records import explain
+        """Why it got its label, or none: each step of the argument with its frames. Safe to print."""
+        from classifier.explanation import explain
 
-        return explain(self.to_dict())
+        return explain(self.to_dict(), self._result.reasoning(self._index))
 
     def packets(self) -> PacketList:
         """Its frames as scapy packets. Raises UsageError when the captures can't be read a second time."""

@@ -16,7 +16,7 @@ conflict table. It reads nothing but facts and the rulebook; the order of evalua
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,7 +24,7 @@ from .matching import Candidate, Facts, Level, Match, matches, windows_interface
 from .model import EXCHANGE_ROLES, VERSIONS
 from .rules import ANY, FirewallRule, Rulebook
 
-__all__ = ["Decision", "Facts", "agrees", "decide"]
+__all__ = ["Decision", "Facts", "agrees", "decide", "objection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,51 @@ def _plausible(match: Match, facts: Facts) -> bool:
         and not (match.disowned and match.speech.level < Level.SIGN and EXCHANGE_ROLES.issuperset(candidate.servers))
         and (match.speech.level >= Level.HANDOUT or match.speech.hint or _server_need_not_prove(candidate, facts))
     )
+
+
+def objection(match: Match, facts: Facts, level: Level | None) -> str:
+    """What speaks against a path that the bytes or the port allow, in words. level: of the evidence that won."""
+    candidate = match.candidate
+    for side, words, known in (
+        ("client", candidate.clients, facts.client_roles), ("server", candidate.servers, facts.server_roles),
+    ):  # fmt: skip
+        if not _allows(words, known, candidate):
+            return f"its {side} is {_either(words)}, this one is {_either(sorted(known))}"
+    if not _right_version(candidate, facts):
+        theirs = facts.client_versions | facts.server_versions
+        return f"it belongs to Exchange {_span(candidate.form.versions)}, these hosts to {_span(theirs)}"
+    if level is None and match.speech.level <= Level.PROTOCOL and not facts.server_roles & EXCHANGE_ROLES:
+        return "others use the same port and protocol, and the server is not known as an Exchange server"
+    if not _plausible(match, facts):
+        return "the server names itself as another program" if match.disowned else "its server would have to be known"
+    if level is not None and match.speech.level < level:
+        return f"only {_MEASURES[match.speech.level]} speaks for it"
+    if not match.on_port:
+        ports = (*candidate.form.endpoints, *candidate.form.implied_endpoints)
+        return f"its port is {_either(list(map(str, ports)))}" if ports else "another path names this very port"
+    return "less is known for it than for the others"
+
+
+_MEASURES: Final = {
+    Level.PORT: "the port",
+    Level.PROTOCOL: "the general protocol",
+    Level.SIGN: "a sign that others show too",
+    Level.HANDOUT: "an announcement",
+    Level.PROOF: "proof",
+}
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(words)
+
+
+def _span(versions: Collection[str]) -> str:
+    """Versions in order; more than two that follow each other by the first and the last."""
+    listed = [version for version in VERSIONS if version in versions]
+    first = VERSIONS.index(listed[0]) if listed else 0
+    if len(listed) > 2 and listed == list(VERSIONS[first : first + len(listed)]):
+        return f"{listed[0]} to {listed[-1]}"
+    return _either(listed)
 
 
 def _allows(words: Sequence[str], known: frozenset[str], candidate: Candidate) -> bool:

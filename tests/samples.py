@@ -124,7 +124,9 @@ def result(rows: int, seed: int = 7, **changed: Column) -> Result:
             }
         ],
         host_rows=[{"address": "10.0.0.9", "roles": ["mailbox"], "versions": ["2010"], "source": "inventory",
-                    "evidence": []}],
+                    "evidence": [], "contradictions": [
+                        {"kind": "contradiction", "field": "2013", "value": "answers as the transport of Exchange 2013",
+                         "conversation": 4, "frame": 81, "file": "trace.pcapng"}]}],
     )  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""Explanations: in order, with frames that hold, what spoke against the other paths, what would settle it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from test_captures import CAPTURES
+
+import classifier
+from classifier.explanation import WIDTH
+from classifier.reasoning import reason
+from classifier.records import CONVERSATIONS
+from classifier.rulebook import load
+from classifier.rulecheck import facts_of_example
+from classifier.verdicts import decide
+
+RULEBOOK = load()
+
+
+def reasoned(example: str):
+    facts = facts_of_example(RULEBOOK, example)
+    decision = decide(RULEBOOK, facts)
+    return decision, reason(RULEBOOK, facts, decision)
+
+
+def test_the_objection_to_a_path_is_the_role_that_it_wants() -> None:
+    decision, told = reasoned("client-access > mailbox 49734/tcp dcerpc accepts=emsmdb version=2010")
+    refused = dict(told.refused)
+    assert decision.data_path == "cas-to-mailbox"
+    assert refused["transport-hub-to-mailbox-mapi"] == "its client is hub-transport, this one is client-access"
+    assert not refused.keys() & set(decision.data_paths)
+    assert not told.settling
+
+
+def test_what_would_settle_it_does() -> None:
+    """Each supposition, made true, gives the answer that was promised."""
+    facts = facts_of_example(RULEBOOK, "? > exchange-server 49734/tcp dcerpc accepts=emsmdb")
+    decision = decide(RULEBOOK, facts)
+    told = reason(RULEBOOK, facts, decision)
+    assert decision.data_path is None
+    assert told.settling
+    for each in told.settling:
+        known = {f"{each.what}_roles": frozenset({each.value})}
+        answer = decide(RULEBOOK, replace(facts, **known))
+        assert each.paths == ((answer.data_path,) if answer.data_path else answer.data_paths)
+        assert each.certainty == answer.certainty
+
+
+def test_paths_that_no_packet_separates_have_nothing_that_settles_them() -> None:
+    decision, told = reasoned("mailbox > mailbox 64327/tcp nego-stream version=2010 client-version=2010")
+    assert {"mailbox-log-shipping", "mailbox-seeding"} <= set(decision.data_paths)
+    assert not told.settling
+
+
+def test_foreign_traffic_says_what_is_missing() -> None:
+    decision, told = reasoned("? > ? 443/tcp tls")
+    assert decision.absence == "not-exchange"
+    assert {why for _, why in told.refused} == {
+        "others use the same port and protocol, and the server is not known as an Exchange server"
+    }
+    assert {each.value for each in told.settling if each.what == "server"} >= {"client-access"}
+
+
+@pytest.mark.parametrize("name", ["ticket-49734.pcapng", "shown-2010-mail.pcapng", "foreign-wmi.pcap"])
+def test_every_explanation_tells_all_evidence_in_order(name: str) -> None:
+    for talk in classifier.classify(CAPTURES / name):
+        text = talk.explain()
+        assert all(len(line) <= WIDTH or " " not in line.strip() for line in text.splitlines())
+        assert ("data path: " in text) is (talk.certainty is not None)
+        numbers = [int(number) for number in re.findall(r"^(\d)\. ", text, re.MULTILINE)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        told = " ".join(text.split())
+        for fact in talk.evidence:
+            assert f"(frame {fact['frame']}" in told, fact
+            assert fact["kind"] in ("announcement", "interface", "port", "payload") or fact["value"] in told, fact
+
+
+def test_the_steps_of_a_conversation_are_in_its_own_frames() -> None:
+    for talk in classifier.classify(CAPTURES / "ticket-49734.pcapng"):
+        own, *_ = re.split(r"^3\. ", talk.explain(), flags=re.MULTILINE)
+        frames = [int(frame) for frame in re.findall(r"\(frame (\d+)\)", own)]
+        assert frames
+        assert all(talk.first_frame <= frame <= talk.last_frame for frame in frames)
+
+
+def test_a_selection_explains_as_the_whole_does() -> None:
+    whole = classifier.classify(CAPTURES / "ticket-49734.pcapng")
+    assert whole.select(protocol="dcerpc")[25].explain() == whole[25].explain()
+
+
+def cell(paths: list[str], **more: object) -> str:
+    row = {"data_paths": paths, "data_path": None, "absence": None, "certainty": "strong", "rpc_interfaces": [],
+           "protocol": "smtp", "transport": "tcp", **more}  # fmt: skip
+    return CONVERSATIONS.cells["DATA PATH"](row)
+
+
+def test_long_sets_are_told_in_short() -> None:
+    assert cell(["a-b", "c-d"]) == "a-b or c-d (strong)"
+    assert cell(["cas-active-directory", "um-active-directory", "mailbox-active-directory"]) == (
+        "active-directory: one of 3 (strong)"
+    )
+    assert cell(["transport-hub-to-hub", "mail-x", "e2003-y"]) == "smtp: one of 3 (strong)"
+    bound = [{"name": None, "accepted": True}, {"name": "emsmdb", "accepted": True}]
+    assert cell(["a", "b", "c"], rpc_interfaces=bound) == "emsmdb: one of 3 (strong)"
