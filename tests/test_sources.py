@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.errors import UsageError
-from classifier.limits import MAX_DAMAGES, MAX_PACKET, MAX_PACKET_BLOCK
+from classifier.limits import MAX_DAMAGES, MAX_PACKET, MAX_PACKET_BLOCK, READ_BLOCK
 from classifier.pipeline import Settings, run
 from classifier.sources import CaptureSet
 
@@ -315,6 +315,21 @@ def test_progress_ends_where_the_bytes_end(tmp_path: Path) -> None:
     assert captures.bytes_read == captures.bytes_total == total
     assert seen[-1][1] == total
     assert sorted(seen) == seen
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [pcap([]) + bytes(16 * 400_000), section() + interface() + simple(b"") * 400_000],
+    ids=["pcap", "pcapng"],
+)
+def test_packets_smaller_than_any_real_one_take_no_more_memory(capture: bytes, tmp_path: Path) -> None:
+    """A buffer holds more of them than a batch: the rest waits, and is not carried into a larger buffer."""
+    count, largest = 0, 0
+    (tmp_path / "small").write_bytes(capture)
+    for batch in CaptureSet.of([tmp_path / "small"]).batches():
+        count += batch.count
+        largest = max(largest, len(batch.data))
+    assert (count, largest) == (400_000, READ_BLOCK)
 
 
 # ---- the whole way ---------------------------------------------------------------------------

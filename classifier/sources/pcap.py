@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from classifier.compiled import kernel
 from classifier.errors import Damage
 from classifier.limits import MAX_PACKET
-from classifier.packets import Interfaces, PacketBatch, PacketColumns
+from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch, PacketColumns
 from classifier.sources.reading import Window, word
 
 FILE_HEADER: Final = 24
@@ -102,7 +102,7 @@ class PcapSource:
                     window.offset, f"record of frame {frame - self.first_frame + 1} claims an impossible length"
                 )
                 return
-            if not window.advance() and not rows:
+            if rows < BATCH_ROWS and not window.advance() and not rows:
                 break
         if window.available:
             self._damaged(window.offset, f"{window.ending} in the record of frame {frame - self.first_frame + 1}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from classifier.compiled import i64, kernel, u64
 from classifier.errors import Damage
 from classifier.limits import MAX_BLOCK, MAX_DAMAGES, MAX_INTERFACES, MAX_PACKET, MAX_PACKET_BLOCK
-from classifier.packets import Interfaces, PacketBatch, PacketColumns
+from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch, PacketColumns
 from classifier.sources.reading import Window, word
 
 SECTION_HEADER: Final = 0x0A0D0D0A
@@ -194,7 +194,7 @@ class PcapngSource:
             if stop != MORE:
                 if not self._special(stop):
                     return
-            elif not window.advance() and not rows:
+            elif rows < BATCH_ROWS and not window.advance() and not rows:
                 break
         if window.available:
             self._damaged(f"{window.ending} in a block behind frame {frame - self.first_frame}")
