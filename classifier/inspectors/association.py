@@ -81,23 +81,24 @@ class Call:
     """A call whose stubs are kept: request and answer, fragments joined.
 
     context: None where the bind was not seen. opnum: -1 where the request was not seen. answer: None without one.
+    asked, answered: where the PDUs that began them are, None where none was seen.
     """
 
     __slots__ = (
-        "answer", "answer_complete", "answer_offset", "answer_order", "context", "fault", "offset", "opnum", "order",
+        "answer", "answer_complete", "answer_order", "answered", "asked", "context", "fault", "opnum", "order",
         "request", "sealed",
     )  # fmt: skip
 
-    def __init__(self, context: Context | None, opnum: int, order: Order, offset: int) -> None:
+    def __init__(self, context: Context | None, opnum: int, order: Order, asked: Place | None) -> None:
         self.context = context
         self.opnum = opnum
         self.order = order
-        self.offset = offset
+        self.asked = asked
         self.request = bytearray()
         self.sealed = False
         self.answer: bytearray | None = None
         self.answer_order = order
-        self.answer_offset = -1
+        self.answered: Place | None = None
         self.answer_complete = False
         self.fault: int | None = None
 
@@ -188,7 +189,7 @@ class Association:
         if len(self.calls) >= limits.MAX_CALLS:
             self.limited = True
             return
-        call = Call(context, opnum, pdu.order, pdu.offset)
+        call = Call(context, opnum, pdu.order, Place(self.client, pdu.offset))
         self.calls.append(call)
         self._open[pdu.call_id] = call
         self._waiting.setdefault(pdu.call_id, deque()).append(call)
@@ -292,11 +293,11 @@ class Association:
         if waiting:
             self._open[call_id] = call = waiting.popleft()
         elif call_id not in self._of_call and "" in self.wanted and len(self.calls) < limits.MAX_CALLS:
-            self._open[call_id] = call = Call(None, -1, pdu.order, -1)
+            self._open[call_id] = call = Call(None, -1, pdu.order, None)
             self.calls.append(call)
         else:
             return
-        call.answer, call.answer_order, call.answer_offset = bytearray(), pdu.order, pdu.offset
+        call.answer, call.answer_order, call.answered = bytearray(), pdu.order, Place(self.server, pdu.offset)
         self._append_answer(call, pdu)
 
     def _append_answer(self, call: Call, pdu: Pdu) -> None:
@@ -319,7 +320,7 @@ class Association:
         waiting = self._waiting.get(pdu.call_id)
         if waiting:
             call = waiting.popleft()
-            call.fault, call.answer_offset = status, pdu.offset
+            call.fault, call.answered = status, Place(self.server, pdu.offset)
         elif pdu.call_id not in self._of_call and self._binds.get(pdu.call_id):
             self._refuse(pdu.call_id)
 

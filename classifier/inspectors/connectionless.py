@@ -120,7 +120,7 @@ class _Exchange:
             if datagram.ptype in _FROM_SERVER or (datagram.ptype == FACK and datagram.place.side is self.server):
                 self._from_server(datagram)
         self._join()
-        queries, handouts = epm.read(self.calls.values(), self.client)
+        queries, handouts = epm.read(self.calls.values())
         mapping = any(uuid == epm.UUID for uuid, _ in self.contexts)
         return Evidence(
             "epm" if mapping else "dcerpc",
@@ -154,7 +154,7 @@ class _Exchange:
         self._mark("rpc.opnum", f"{found.uuid}:{found.opnum}", found.place)
         if found.opnum not in epm.WANTED.get(found.uuid, ()) or len(self.calls) >= limits.MAX_CALLS:
             return
-        call = self.calls.setdefault(found.call, Call(context, found.opnum, found.order, found.place.offset))
+        call = self.calls.setdefault(found.call, Call(context, found.opnum, found.order, found.place))
         call.sealed = bool(found.auth)  # the level is in the verifier, whose layout the mechanism decides
         self.fragments.setdefault(2 * id(call), {})[found.fragment] = found.body
 
@@ -167,7 +167,7 @@ class _Exchange:
             self._refuse(found, context, call)
         elif found.ptype == RESPONSE and call is not None:
             if call.answer is None:
-                call.answer, call.answer_order, call.answer_offset = bytearray(), found.order, found.place.offset
+                call.answer, call.answer_order, call.answered = bytearray(), found.order, found.place
             self.fragments.setdefault(2 * id(call) + 1, {})[found.fragment] = found.body
 
     def _refuse(self, found: Datagram, context: Context | None, call: Call | None) -> None:

@@ -237,11 +237,10 @@ def _tell_secondary(association: Association, findings: Findings, locate: Locate
 
 def _tell_calls(association: Association, findings: Findings, locate: Locate) -> None:
     """Ports handed out by the calls that were kept."""
-    client = association.client
-    queries, handouts = epm.read(association.calls, client)
+    queries, handouts = epm.read(association.calls)
     if queries or handouts:
         findings.protocol = "epm"
-    handouts += oxid.read(association.calls, client)
+    handouts += oxid.read(association.calls)
     findings.queries += [_relocated(query, locate) for query in queries]
     findings.handouts += [_relocated(handout, locate) for handout in handouts]
     for handout in findings.handouts:

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from classifier import limits
 from classifier.inspectors.association import Call, Wanted
-from classifier.inspectors.base import Handout, Place, Query, Side
+from classifier.inspectors.base import Handout, Place, Query
 from classifier.inspectors.ndr import LITTLE, NDR64, Cursor, MalformedError, uuid_text
 
 UUID: Final = "e1af8308-5d1f-11c9-91a4-08002b14a0fa"
@@ -247,26 +247,20 @@ def is_mapping(call: Call) -> bool:
     return any(_UUID_FLOOR in stub and next(find_towers(bytes(stub)), None) for stub in stubs)
 
 
-def read(calls: Iterable[Call], client: Side) -> tuple[list[Query], list[Handout]]:
-    """Queries and handouts of the calls to the endpoint mapper; sealed stubs tell nothing.
-
-    client: the side that the requests came from.
-    """
+def read(calls: Iterable[Call]) -> tuple[list[Query], list[Handout]]:
+    """Queries and handouts of the calls to the endpoint mapper; sealed stubs tell nothing."""
     queries: dict[Query, None] = {}
     handouts: dict[Handout, None] = {}
-    server = Side(1 - client)
     for call in calls:
         if call.sealed or not is_mapping(call):
             continue
         answer = _answered(call) if call.answer is not None else Answer((), call.fault)
-        asked = _asked(call) if call.offset >= 0 else None
-        if asked:
-            queries[Query(*asked, Place(client, call.offset), answer.status)] = None
+        if call.asked and (asked := _asked(call)):
+            queries[Query(*asked, call.asked, answer.status)] = None
         kind: Literal["ept_map", "ept_lookup"] = "ept_lookup" if call.opnum == LOOKUP else "ept_map"
         for tower, annotation in answer.towers:
-            if tower.transport and tower.port:
-                place = Place(server, call.answer_offset)
-                handouts[_handout(kind, tower, tower.transport, annotation, place)] = None
+            if tower.transport and tower.port and call.answered:
+                handouts[_handout(kind, tower, tower.transport, annotation, call.answered)] = None
     return list(queries), list(handouts)
 
 

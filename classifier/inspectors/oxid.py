@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Final, Literal
 
 from classifier.inspectors.association import Call, Wanted
-from classifier.inspectors.base import Handout, Place, Side
+from classifier.inspectors.base import Handout, Place
 
 WANTED: Final[Wanted] = {
     "99fcfec4-5260-101b-bbcb-00aa0021347a": frozenset({0, 4, 5}),  # IObjectExporter: ResolveOxid, -2, ServerAlive2
@@ -29,15 +29,16 @@ _BINDING_BIG = re.compile(rb"\x00([\x07\x08\x1f])((?:\x00[!-~]){1,255}?)\x00\[((
 _TRANSPORTS: Final[dict[int, Literal["tcp", "udp", "http"]]] = {0x07: "tcp", 0x08: "udp", 0x1F: "http"}
 
 
-def read(calls: Iterable[Call], client: Side) -> list[Handout]:
-    """Handouts in the answers that are in clear. client: the side that the requests came from."""
+def read(calls: Iterable[Call]) -> list[Handout]:
+    """Handouts in the answers that are in clear."""
     handouts: dict[Handout, None] = {}
     for call in calls:
-        if call.context is None or call.context.uuid not in WANTED or call.sealed or not call.answer:
+        if call.context is None or call.context.uuid not in WANTED or call.sealed:
             continue
-        place = Place(Side(1 - client), call.answer_offset)
+        if not call.answer or not call.answered:
+            continue
         pattern = _BINDING_BIG if call.answer_order.big else _BINDING
-        for handout in _bindings(pattern, bytes(call.answer), place):
+        for handout in _bindings(pattern, bytes(call.answer), call.answered):
             handouts[handout] = None
     return list(handouts)
 
