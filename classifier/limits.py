@@ -252,6 +252,9 @@ RENDER_THREADS: Final = 2
 PARQUET_ROWS: Final = 64 * KIB
 """Rows in one row group: bounds the memory that Arrow copies take."""
 
+OVERVIEW_ROWS: Final = 20
+"""Lines of each small table of a result at a glance; how many more there are is told."""
+
 NOTEBOOK_ROWS: Final = 50
 """Rows that a notebook shows of a result by itself."""
 

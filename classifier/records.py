@@ -482,9 +482,14 @@ def place(item: Mapping[str, Any]) -> str:
 def html(table: Table, view: View = CONVERSATIONS) -> str:
     """The first rows as an HTML table for a notebook, every text escaped."""
     shown = list(islice(chain.from_iterable(_cells(table, view)), NOTEBOOK_ROWS))
-    rows = [_html_row("th", list(view.cells)), *(_html_row("td", row) for row in shown)]
-    return f"<table>{''.join(rows)}</table><p>{len(shown)} of {len(table)} rows</p>"
+    return f"{html_table(list(view.cells), shown)}<p>{len(shown)} of {len(table)} rows</p>"
+
+
+def html_table(headings: list[str], rows: Iterable[list[str]]) -> str:
+    """Cells as an HTML table; each is made safe and escaped."""
+    written = [_html_row("th", headings), *(_html_row("td", row) for row in rows)]
+    return f"<table>{''.join(written)}</table>"
 
 
 def _html_row(tag: str, cells: list[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{markup.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{markup.escape(safe(cell))}</{tag}>' for cell in cells)}</tr>"

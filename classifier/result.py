@@ -206,9 +206,9 @@ class Result:
         return f"<Result: {len(self)} conversations of {len(self.inputs)} inputs, {len(self.damages)} damages>"
 
     def _repr_html_(self) -> str:
-        from classifier.records import html
+        from classifier.overview import show
 
-        return html(self.table)
+        return show(self)
 
     def _finding_rows(self) -> Iterator[Row]:
         column = self.columns["findings"]

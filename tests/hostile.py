@@ -21,8 +21,9 @@ def write(folder: Path) -> tuple[Path, Path]:
     scene = Scene("hostile")
     client = scene.host("client", "10.66.0.1", "outlook")
     cas, hub = scene.host("cas", "10.66.0.2", "client-access"), scene.host("hub", "10.66.0.3", "hub-transport")
+    own = certificate(scene.noise, "mail.example.test")
     for text in STRINGS:
-        _web(scene, client, cas, text)
+        _web(scene, client, cas, text, own)
         _mail(scene, hub, cas, text)
     _annotations(scene, client, cas)
     path, inventory = folder / "hostile <b>.pcap", folder / "hostile.toml"
@@ -39,9 +40,9 @@ def _entry(host: tuple[str, str, str]) -> str:
     return f'[[host]]\naddress = "{address}"\nrole = ["{role}"]\nname = "{name}"\n'
 
 
-def _web(scene: Scene, client: Host, server: Host, text: str) -> None:
+def _web(scene: Scene, client: Host, server: Host, text: str, own: bytes) -> None:
     tls = scene.tcp(client, server, 443)
-    talk.tls(tls, text, certificate=certificate(scene.noise, "mail.example.test"))
+    talk.tls(tls, text, certificate=own)
     tls.close()
     line = text.replace("\r", "").replace("\n", "").replace(" ", "%20")
     http = scene.tcp(client, server, 80)

@@ -28,7 +28,7 @@ ROOMS = (
     "sniffing",
     "lines",
     "records explanation",
-    "arrow tables extraction dissectors",
+    "arrow tables extraction dissectors overview",
     "report deep",
     "sinks packet_ring",
     "cli",
