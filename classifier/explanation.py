@@ -58,6 +58,20 @@ _KINDS: Final = {
     "static": "it is a fixed port",
 }
 
+_CODES: Final = {
+    ("rpc.auth-type", "9"): "SPNEGO",
+    ("rpc.auth-type", "10"): "NTLM",
+    ("rpc.auth-type", "16"): "Kerberos",
+    ("rpc.auth-type", "68"): "Netlogon",
+    ("rpc.auth-level", "1"): "none",
+    ("rpc.auth-level", "2"): "connect",
+    ("rpc.auth-level", "3"): "call",
+    ("rpc.auth-level", "4"): "packet",
+    ("rpc.auth-level", "5"): "integrity",
+    ("rpc.auth-level", "6"): "privacy",
+}
+"""Numbers of the protocol in words (MS-RPCE 2.2.1.1.7 and 2.2.1.1.8)."""
+
 
 def explain(record: Mapping[str, Any], reasoning: Reasoning | None = None) -> str:
     """Lines of text about a record (`Conversation.to_dict`), safe to print. reasoning: of its decision, if known."""
@@ -141,7 +155,8 @@ def _handshake(record: Mapping[str, Any]) -> Iterator[str]:
     for fact in seen:
         if fact["kind"] != "payload":
             word = "asks the mapper for" if fact["kind"] == "query" else f"{fact['field']}:"
-            yield f"{word} {fact['value']}{place(fact)}"
+            meaning = _CODES.get((fact["field"], fact["value"]), "")
+            yield f"{word} {fact['value']}{f', {meaning}' * bool(meaning)}{place(fact)}"
     shown = [f"{name} {record[name]}" for name in ("authentication", "encryption") if record[name]]
     if shown:
         yield f"protection: {', '.join(shown)}"
@@ -172,7 +187,8 @@ def _role(record: Mapping[str, Any], which: str) -> Iterator[str]:
 def _others(record: Mapping[str, Any], reasoning: Reasoning | None) -> Iterator[str]:
     if reasoning is None or not reasoning.refused:
         return
-    yield "Other paths that the bytes or the port allow, and what speaks against them:"
+    which = "Other paths" if record["data_paths"] else "Paths"
+    yield f"{which} that the bytes or the port allow, and what speaks against them:"
     by_reason: dict[str, list[str]] = {}
     for path, why in reasoning.refused:
         by_reason.setdefault(why, []).append(path)

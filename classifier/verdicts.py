@@ -120,8 +120,9 @@ def objection(match: Match, facts: Facts, level: Level | None) -> str:
     if not _right_version(candidate, facts):
         theirs = facts.client_versions | facts.server_versions
         return f"it belongs to Exchange {_span(candidate.form.versions)}, these hosts to {_span(theirs)}"
-    if level is None and match.speech.level <= Level.PROTOCOL and not facts.server_roles & EXCHANGE_ROLES:
-        return "others use the same port and protocol, and the server is not known as an Exchange server"
+    if level is None and match.speech.level <= Level.SIGN and not facts.server_roles & EXCHANGE_ROLES:
+        shared = "say the same" if match.speech.level == Level.SIGN else "use the same port and protocol"
+        return f"others {shared}, and the server is not known as an Exchange server"
     if not _plausible(match, facts):
         return "the server names itself as another program" if match.disowned else "its server would have to be known"
     if level is not None and match.speech.level < level:

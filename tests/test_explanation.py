@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,18 @@ def test_the_steps_of_a_conversation_are_in_its_own_frames() -> None:
 def test_a_selection_explains_as_the_whole_does() -> None:
     whole = classifier.classify(CAPTURES / "ticket-49734.pcapng")
     assert whole.select(protocol="dcerpc")[25].explain() == whole[25].explain()
+
+
+def test_the_explanations_in_the_documents_are_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CAPTURES.parent)
+    parts = re.split(r"^    \$ exflow explain (.*)\n", (CAPTURES / "README.md").read_text(), flags=re.MULTILINE)
+    for command, rest in zip(parts[1::2], parts[2::2], strict=True):
+        capture, number, *options = command.split()
+        result = classifier.classify(capture, inventory=options[-1] if options else None)
+        block = re.match(r"(?:    .*\n|\n)*", rest)
+        assert block
+        assert textwrap.dedent(block[0]).strip() == result[int(number)].explain()
+    assert len(parts) == 11
 
 
 def cell(paths: list[str], **more: object) -> str:
