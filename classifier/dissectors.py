@@ -16,6 +16,14 @@ _OF_PROTOCOL: Final = {
 """Protocols of records that Wireshark has a dissector for."""
 
 
+LISTED_AS: Final = {
+    "dcerpc": "DCERPC", "http": "HTTP", "tls": "TLS", "smtp": "SMTP", "pop": "POP", "imap": "IMAP", "nntp": "NNTP",
+    "ldap": "LDAP", "kerberos": "KRB5", "dns": "DNS", "nbss": "NBSS", "sip": "SIP", "rtp": "RTP", "tpkt": "TPKT",
+    "mc-nmf": "MC-NMF",
+}  # fmt: skip
+"""Dissectors by what a profile calls them: the short names of `tshark -G protocols`."""
+
+
 def dissector(record: Mapping[str, Any]) -> str | None:
     """The dissector for the server port of a conversation: by its payload, else by who handed the port out."""
     if record["protocol"] is not None:

@@ -34,7 +34,7 @@ def write(result: Result, ids: Iterable[int], out: IO[bytes], *, announcers: boo
     excerpt = Excerpt.of(result, wanted)
     comments = _comments(result, wanted)
     out.write(blocks.section())
-    out.write(blocks.names(_names(result, wanted)))
+    out.write(blocks.names(host_names(result, wanted)))
     described: dict[int, int] = {}
     for packet in excerpt.packets():
         if packet.interface not in described:
@@ -79,7 +79,7 @@ def _remarks(record: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             yield (file, finding["frame"]), f"finding, {finding['severity']}: {finding['text']}"
 
 
-def _names(result: Result, ids: Iterable[int]) -> Iterator[tuple[str, str]]:
+def host_names(result: Result, ids: Iterable[int]) -> Iterator[tuple[str, str]]:
     """A name for each host of these conversations of which a name or a role is known: `mbx1(mailbox)`."""
     hosts = {row["address"]: row for row in result.host_rows}
     roles: dict[str, dict[str, None]] = {}

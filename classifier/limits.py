@@ -264,6 +264,12 @@ FOLLOW_BYTES: Final = 4 * 1024 * 1024
 TSHARK_SECONDS: Final = 300
 """How long tshark may take to put one conversation in order."""
 
+PROFILE_GROUPS: Final = 40
+"""Data paths that a Wireshark profile has colours and buttons for; Wireshark tries every colour on every packet."""
+
+PROFILE_TERMS: Final = 100
+"""Conversations or hosts in one display filter of a profile, for the same reason."""
+
 FRAME_COMMENTS: Final = 32
 """Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
 

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "hosts": "conversations",
     "audit": "audit",
     "extract": "extract",
+    "wireshark": "wireshark",
     "signatures": "signatures",
     "sniff": "sniff",
 }

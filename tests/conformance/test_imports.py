@@ -28,7 +28,7 @@ ROOMS = (
     "sniffing",
     "lines",
     "records explanation",
-    "arrow tables extraction dissectors overview",
+    "arrow tables extraction dissectors overview profile",
     "report deep",
     "sinks packet_ring",
     "cli",
