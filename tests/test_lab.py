@@ -22,7 +22,6 @@ import classifier
 LAB = Path(__file__).resolve().parents[1] / "captures" / "lab"
 INDEX: list[dict[str, Any]] = tomllib.loads((LAB / "INDEX.toml").read_text())["capture"]
 LEVELS = {"2": "none", "5": "rpc-integrity", "6": "rpc-privacy"}
-PACKAGES = {"10": "ntlm"}
 
 every_capture = pytest.mark.parametrize("entry", INDEX, ids=[entry["file"] for entry in INDEX])
 with_mapper = pytest.mark.parametrize(
@@ -91,11 +90,12 @@ def tshark(entry: dict[str, Any], display_filter: str, *fields: str) -> list[lis
 @needs_tshark
 @every_capture
 def test_tshark_sees_the_same_binds(entry: dict[str, Any]) -> None:
-    fields = ("ip.src", "tcp.srcport", "tcp.dstport", "dcerpc.cn_bind_to_uuid", "dcerpc.auth_type", "dcerpc.auth_level")
+    fields = ("ip.src", "tcp.srcport", "tcp.dstport", "dcerpc.cn_bind_to_uuid", "dcerpc.auth_level",
+              "kerberos.msg_type", "ntlmssp.messagetype")  # fmt: skip
     theirs = {
         (source, int(port), int(server), *sorted(set(uuids.split(","))),
-         PACKAGES.get(kind, "none"), LEVELS.get(level, "none"))
-        for source, port, server, uuids, kind, level in tshark(entry, "dcerpc.pkt_type == 11", *fields)
+         "kerberos" if ticket else "ntlm" if ntlm else "none", LEVELS.get(level, "none"))
+        for source, port, server, uuids, level, ticket, ntlm in tshark(entry, "dcerpc.pkt_type == 11", *fields)
     }  # fmt: skip
     ours = {
         (talk.client_ip, talk.client_port, talk.server_port, *sorted({item["uuid"] for item in talk.rpc_interfaces}),

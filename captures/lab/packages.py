@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = (
-    "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "libnet-ssleay-perl", "nginx-light",
-    "openssl", "postfix", "procps", "swaks", "tcpdump",
+    "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "krb5-user", "ldap-utils", "libnet-ssleay-perl",
+    "libsasl2-modules-gssapi-mit", "nginx-light", "openssl", "postfix", "procps", "samba", "samba-ad-provision",
+    "samba-common-bin", "samba-dsdb-modules", "smbclient", "swaks", "tcpdump",
 )  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 

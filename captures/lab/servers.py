@@ -1,7 +1,8 @@
-"""Debian's mail and web servers as the laboratory runs them, with all that they write in the scenario's folder."""
+"""Debian's servers as the laboratory runs them, with all that they write in the scenario's folder."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from captures.lab.laboratory import Laboratory
@@ -95,6 +96,28 @@ http {{
   }}
 }}
 """
+SAMBA = """interfaces=lo {address}/32
+bind interfaces only=yes
+dns forwarder=
+log file={place}/log
+pid directory={place}/run
+ncalrpc dir={place}/run/ncalrpc
+server services=rpc ldap cldap kdc
+"""
+KERBEROS = """[libdefaults]
+default_realm=EXAMPLE.TEST
+udp_preference_limit=1
+rdns=false
+dns_lookup_kdc=false
+[realms]
+EXAMPLE.TEST={{
+kdc={address}
+}}
+[domain_realm]
+.example.test=EXAMPLE.TEST
+"""
+SECRET = "Not-a-secret-1"
+"""The directory's administrator; Samba wants capitals and digits."""
 
 
 def certificate(lab: Laboratory, host: Host, *names: str) -> tuple[Path, Path]:
@@ -148,3 +171,42 @@ def nginx(lab: Laboratory, host: Host, site: str, *names: str) -> Path:
     lab.start(host, "nginx", "-c", str(path), "-e", str(place / "error"))
     lab.listening(host, 80, 443)
     return place
+
+
+class Samba:
+    """Samba as the domain controller of example.test, and clients that know it by its name."""
+
+    def __init__(self, lab: Laboratory, host: Host) -> None:
+        self.lab, self.host = lab, host
+        self.place = lab.folder / f"{host.name}-samba"
+        options = SAMBA.format(place=self.place, address=host.address).splitlines()
+        words = (
+            "domain", "provision", "--realm=EXAMPLE.TEST", "--domain=EXAMPLE", "--server-role=dc",
+            "--dns-backend=SAMBA_INTERNAL", f"--adminpass={SECRET}", f"--host-name={host.name.lower()}",
+            f"--host-ip={host.address}", f"--targetdir={self.place}",
+        )  # fmt: skip
+        lab.call(host, "samba-tool", *words, *(f"--option={option}" for option in options))
+        (self.place / "run").mkdir()
+        settings = str(self.place / "etc" / "smb.conf")
+        lab.call(host, "samba-tool", "spn", "add", f"ldap/{host.fqdn}", f"{host.name}$", "-s", settings)
+        self.hosts = lab.write("hosts", f"127.0.0.1 localhost\n{host.address} {host.fqdn}\n")
+        self.resolver = lab.write("resolv.conf", "nameserver 127.0.0.1\n")
+        self.kerberos = lab.write("krb5.conf", KERBEROS.format(address=host.address))
+        lab.start(host, "samba", "-i", "-s", settings)
+        lab.listening(host, 88, 135, 389)
+
+    def call(self, client: Host, *words: str, fails: bool = False) -> str:
+        """Run a client that finds the server in /etc/hosts, and no DNS; `ip netns exec` keeps mounts apart."""
+        env = {"KRB5_CONFIG": str(self.kerberos), "KRB5CCNAME": f"FILE:{self.lab.folder}/{client.name}.tickets"}
+        mounts = f"mount --bind {self.hosts} /etc/hosts && mount --bind {self.resolver} /etc/resolv.conf"
+        mounted = ("sh", "-c", f'{mounts} && exec "$@"', "sh", *words)
+        return self.lab.call(client, *mounted, log=f"{client.name}.log", env=env, fails=fails)
+
+    def port(self, uuid: str, version: str) -> int:
+        """Where an interface listens: the endpoint mapper is asked from the server itself, on its loopback."""
+        program = (
+            "import sys; from impacket.dcerpc.v5 import epm; from impacket.uuid import uuidtup_to_bin; print(epm."
+            "hept_map('127.0.0.1', uuidtup_to_bin((sys.argv[1], sys.argv[2])), protocol='ncacn_ip_tcp'))"
+        )
+        said = self.lab.call(self.host, sys.executable, "-c", program, uuid, version, log=f"map-{uuid}.log")
+        return int(said.rpartition("[")[2].rstrip("]\n"))

@@ -21,7 +21,7 @@ from captures.makers.scene import Truth
 class Announced:
     """A message that handed out a port: bytes first to last - 1 of what the server `speaker` said to `listener`.
 
-    last 0: all that it said (the log tells no more).
+    last 0: all that it said; the listener's port 0: in the newest connection before (the log tells no more).
     """
 
     kind: str
@@ -65,20 +65,23 @@ def conversations(capture: Path, expected: Sequence[Expected]) -> tuple[list[dic
             strangers.append(f"{flow.opener} {flow.other} from frame {flow.first_frame}")
             continue
         client, server = best.about(flow) or (flow.opener, flow.other)
-        truth = replace(best.truth, resolved=_resolved(best, found))
+        truth = replace(best.truth, resolved=_resolved(best, flow, found))
         entries.append(stated(truth, flow.first_frame, "tcp", list(client), list(server)))
     if strangers:
         raise LabError(f"{capture.name}: nobody spoke for " + "; ".join(strangers))
     return entries, frames
 
 
-def _resolved(item: Expected, found: Sequence[Flow]) -> dict[str, Any]:
+def _resolved(item: Expected, flow: Flow, found: Sequence[Flow]) -> dict[str, Any]:
     """`resolved_by`: the frames that carried the announcement, if the capture has them."""
     said = item.announced
     if said is None:
         return {}
-    ends = {said.speaker, said.listener}
-    flow = next((flow for flow in found if {flow.opener, flow.other} == ends), None)
-    if flow is None or said.speaker not in flow.initial:
+    before = [
+        other for other in found
+        if other.first_frame < flow.first_frame and other.other == said.speaker and said.speaker in other.initial
+        and said.listener in (other.opener, (other.opener[0], 0))
+    ]  # fmt: skip
+    if not before:
         return {}
-    return {"kind": said.kind, "frames": list(flow.frames(said.speaker, said.first, said.last or 1 << 31))}
+    return {"kind": said.kind, "frames": list(before[-1].frames(said.speaker, said.first, said.last or 1 << 31))}

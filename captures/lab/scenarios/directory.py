@@ -1,0 +1,79 @@
+"""A domain controller: Samba's Kerberos, LDAP and endpoint mapper; Exchange servers and a workstation ask it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from captures.lab.laboratory import Laboratory, scenario
+from captures.lab.servers import SECRET, Samba
+from captures.lab.truth import Announced
+from captures.makers import rpc
+from captures.makers.documents import MAPPER
+from captures.makers.mail import DIRECTORY_ROWS
+from captures.makers.scene import Host, Truth
+
+ADMINISTRATOR = f"EXAMPLE/Administrator%{SECRET}"
+FOREIGN: dict[str, Any] = {"absence": ("not-exchange", "unmatched", "encrypted")}
+MAPPED = Truth("epm", interfaces=((rpc.EPM.uuid, True),), authentication=("none",), encryption=("none",))
+CALLED = {
+    "samr": Truth(
+        "dcerpc", interfaces=((rpc.SAMR.uuid, True),), authentication=("kerberos",), encryption=("rpc-integrity",)
+    ),
+    "drsuapi": Truth(
+        "dcerpc", interfaces=((rpc.DRSUAPI.uuid, True),), authentication=("ntlm",), encryption=("rpc-privacy",)
+    ),
+}
+
+
+def facts(key: str) -> dict[str, Any]:
+    """What is true of anything that a host asks of the directory."""
+    if key not in DIRECTORY_ROWS:
+        return FOREIGN
+    paths, also = DIRECTORY_ROWS[key]
+    roles = {"hub1": "hub-transport", "mbx1": "mailbox"}[key], "active-directory"
+    return {"data_paths": paths, "also": (*also, *MAPPER), "roles": roles, "certainty": ("weak", "strong")}
+
+
+@scenario(
+    "directory", "Hub, Mailbox and a workstation ask a Samba domain controller: Kerberos, LDAP, SAMR, DRSUAPI",
+    "samba", "krb5-user", "ldap-utils", "smbclient",
+)  # fmt: skip
+def directory(lab: Laboratory) -> None:
+    dc, hub, mailbox = (lab.host(key) for key in ("dc1", "hub1", "mbx1"))
+    desk = lab.plug(Host("desk7", "10.30.0.7"))
+    samba = Samba(lab, dc)
+    ports = {item.name: samba.port(item.uuid, f"{item.major}.0") for item in (rpc.SAMR, rpc.DRSUAPI)}
+    with lab.record(
+        "directory", "Kerberos, LDAP with GSSAPI, SAMR and DRSUAPI by Samba's own endpoint mapper"
+    ) as recording:
+        for client in (hub, desk):
+            log_on(samba, client)
+        bind(samba, mailbox)
+        samba.call(desk, sys.executable, str(Path(sys.executable).parent / "rpcdump.py"), dc.address)
+    for key, client in (("hub1", hub), ("mbx1", mailbox), ("", desk)):
+        known = facts(key)
+        lab.expect(recording, dc, 88, Truth("kerberos", **known), client=client)
+        sealed = Truth("ldap", authentication=("kerberos",), encryption=("sasl-seal",), **known)
+        lab.expect(recording, dc, 389, sealed, client=client)
+        lab.expect(recording, dc, 135, replace(MAPPED, **known), client=client)
+        for name, seen in CALLED.items():
+            announced = Announced("ept_map", (dc.address, 135), (client.address, 0))
+            lab.expect(recording, dc, ports[name], replace(seen, **known), client=client, announced=announced)
+
+
+def log_on(samba: Samba, client: Host) -> None:
+    """kinit; ldapsearch with GSSAPI, sealed; SAMR with Kerberos at integrity level."""
+    samba.call(client, "sh", "-c", f"echo {SECRET} | kinit Administrator")
+    search = ("-b", "DC=example,DC=test", "(sAMAccountName=administrator)", "dn")
+    samba.call(client, "ldapsearch", "-Q", "-LLL", "-Y", "GSSAPI", "-H", f"ldap://{samba.host.fqdn}", *search)
+    tickets = f"--use-krb5-ccache={samba.lab.folder}/{client.name}.tickets"
+    where = f"ncacn_ip_tcp:{samba.host.fqdn}[sign]"
+    samba.call(client, "rpcclient", "-s", "/dev/null", "--use-kerberos=required", tickets, where, "-c", "enumdomusers")
+
+
+def bind(samba: Samba, client: Host) -> None:
+    """A bind to DRSUAPI with NTLM at privacy level."""
+    samba.call(client, "samba-tool", "drs", "bind", samba.host.fqdn, "-U", ADMINISTRATOR, "-s", "/dev/null")
