@@ -270,6 +270,9 @@ PROFILE_GROUPS: Final = 40
 PROFILE_TERMS: Final = 100
 """Conversations or hosts in one display filter of a profile, for the same reason."""
 
+REPORT_EXPLANATIONS: Final = 10_000
+"""Conversations whose evidence is in an HTML report, about a kilobyte each; the report says so."""
+
 FRAME_COMMENTS: Final = 32
 """Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
 

@@ -361,7 +361,7 @@ def write_table(table: Table, view: View, out: IO[bytes], width: int | None = No
     Columns are as wide as the first rows need; a longer text further down is never cut off.
     Raises OSError as `out` does.
     """
-    batches = _cells(table, view)
+    batches = cells(table, view)
     first = next(batches, [])
     widths = _widths([list(view.cells), *first], width)
     out.write(_line(list(view.cells), widths, width))
@@ -369,7 +369,8 @@ def write_table(table: Table, view: View, out: IO[bytes], width: int | None = No
         out.write(b"".join(_line(row, widths, width) for row in rows))
 
 
-def _cells(table: Table, view: View) -> Iterator[list[list[str]]]:
+def cells(table: Table, view: View) -> Iterator[list[list[str]]]:
+    """What people see of a table, safe to show: batches of rows of cells."""
     for start in range(0, len(table), RENDER_ROWS):
         end = min(start + RENDER_ROWS, len(table))
         values = [_values(table.columns[name], start, end) for name in view.needs]
@@ -481,7 +482,7 @@ def place(item: Mapping[str, Any]) -> str:
 
 def html(table: Table, view: View = CONVERSATIONS) -> str:
     """The first rows as an HTML table for a notebook, every text escaped."""
-    shown = list(islice(chain.from_iterable(_cells(table, view)), NOTEBOOK_ROWS))
+    shown = list(islice(chain.from_iterable(cells(table, view)), NOTEBOOK_ROWS))
     return f"{html_table(list(view.cells), shown)}<p>{len(shown)} of {len(table)} rows</p>"
 
 

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "endpoints": "conversations",
     "hosts": "conversations",
     "audit": "audit",
+    "report": "report",
     "extract": "extract",
     "wireshark": "wireshark",
     "signatures": "signatures",

@@ -48,6 +48,7 @@ ONLY_IN = {
     "pyarrow": {"arrow"},
     "pyshark": {"deep"},
     "click": {"cli"},
+    "jinja2": {"report"},
     "scapy": {"sources", "deep"},
 }
 """Who may import a heavy or outward library (a mention for the type checker alone loads nothing)."""

@@ -1,0 +1,118 @@
+"""The report in a headless browser: it filters, pages and explains, nothing fails, and no stranger's string runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hostile
+import pytest
+import samples
+from click.testing import CliRunner
+
+import classifier
+from classifier import cli
+from classifier.report import write
+from classifier.result import Result
+
+CAPTURES = Path(__file__).parents[1] / "captures"
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="NO BROWSER: the report was not opened; install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--window-size=1400,1000",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    driver.set_page_load_timeout(120)
+    yield driver
+    driver.quit()
+
+
+def opened(browser: Any, result: Result, folder: Path) -> Any:
+    path = folder / "report.html"
+    with path.open("wb") as file:
+        write(result, file)
+    browser.get(path.as_uri())
+    assert browser.get_log("browser") == []
+    return browser
+
+
+def place(browser: Any, table: str) -> str:
+    return str(browser.find_element("css selector", f"#{table} .place").text)
+
+
+def test_it_filters_and_explains(browser: Any, tmp_path: Path) -> None:
+    path = CAPTURES / "ticket-49734.pcapng"
+    result = classifier.classify(path, inventory=path.with_suffix(".inventory.toml"), jobs=1)
+    opened(browser, result, tmp_path)
+    assert place(browser, "conversations") == "1 to 25 of 25"
+    assert "25 conversations" in browser.find_element("css selector", "body").text
+    browser.find_element("css selector", "#conversations input").send_keys("49734 certain")
+    assert place(browser, "conversations") == "1 to 1 of 1"
+    browser.find_element("css selector", "#conversations tbody td").click()
+    assert "ept_map" in browser.find_element("css selector", "#conversations pre").text
+    assert browser.get_log("browser") == []
+
+
+def test_no_stranger_runs(browser: Any, tmp_path: Path) -> None:
+    path, inventory = hostile.write(tmp_path)
+    for result in (classifier.classify(path, inventory=inventory, jobs=1), samples.hostile()):
+        opened(browser, result, tmp_path)
+        assert browser.execute_script("return window.owned") is None
+        assert browser.title == "exflow report"
+        assert browser.execute_script("return document.querySelectorAll('img, svg, iframe, a').length") == 0
+        for row in browser.find_elements("css selector", "#conversations tbody tr")[:20]:
+            row.click()
+        assert browser.execute_script("return window.owned") is None
+        assert browser.get_log("browser") == []
+    assert "<script>" in (browser.page_source and browser.execute_script("return document.body.innerText"))
+
+
+def test_the_policy_admits_nothing_else(browser: Any, tmp_path: Path) -> None:
+    opened(browser, samples.result(3), tmp_path)
+    browser.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.owned = 1'; document.body.append(s)"
+    )
+    assert browser.execute_script("return window.owned") is None
+    assert "Content Security Policy" in str(browser.get_log("browser"))
+
+
+def test_a_hundred_thousand_conversations_open(browser: Any, tmp_path: Path) -> None:
+    opened(browser, samples.result(100_000), tmp_path)
+    assert place(browser, "conversations") == "1 to 100 of 100000"
+    browser.find_element("css selector", "#conversations .on").click()
+    assert place(browser, "conversations") == "101 to 200 of 100000"
+
+
+def test_nothing_at_all_is_a_report_too(browser: Any, tmp_path: Path) -> None:
+    opened(browser, Result.empty(), tmp_path)
+    assert place(browser, "conversations") == "none"
+
+
+def test_the_command_writes_it_and_spares_the_captures(tmp_path: Path) -> None:
+    capture, out = CAPTURES / "rpc-nat.pcap", tmp_path / "report.html"
+    done = CliRunner().invoke(cli.exflow, ["report", str(capture), "-o", str(out)], standalone_mode=False)
+    assert done.return_value == 0
+    assert out.read_bytes().startswith(b"<!DOCTYPE html>")
+    done = CliRunner().invoke(cli.exflow, ["report", str(capture), "-o", str(capture)], standalone_mode=False)
+    assert "would be overwritten" in str(done.exception)
