@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Record, Records, i64, kernel, prefetch, u32, u64
+from classifier.compiled import Record, Records, i64, inlined, kernel, prefetch, u32, u64
 from classifier.fragments import Completed
 from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns, conversation_key
 from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
@@ -109,19 +109,37 @@ def _begins_anew(flow: Record, peer: Record, flags: int, sequence: int, acknowle
     return peer.flags & SENT_SYN == 0
 
 
+@inlined
+def _mark(digest: int, key: int) -> int:
+    """A packet's digest and its conversation's key in one number (the multiplier is that of Fibonacci hashing)."""
+    value = (u64(digest) ^ u64(key)) * u64(0x9E37_79B9_7F4A_7C15)
+    return value ^ (value >> u64(32))
+
+
+@inlined
+def _place(recent: NDArray[np.uint64], mark: int) -> int:
+    """Where the four are among which a mark may stand."""
+    return 4 * i64(u64(mark) & u64(len(recent) // 4 - 1))
+
+
 @kernel
-def _is_copy(flow: Record, digest: int, time: int) -> bool:
-    """Whether a mirror delivered this very packet a moment ago; remembers it. See limits.SPAN_WINDOW_NS."""
+def _is_copy(recent: NDArray[np.uint64], mark: int, side: int, time: int) -> bool:
+    """Whether a mirror delivered this very packet a moment ago; remembers it. See limits.SPAN_WINDOW_NS.
+
+    The low bits of the mark choose the place; what stands there is its high ones, the side and the time.
+    """
     tick = i64(u64(time) >> u64(20)) & 0xFFFF
     span = (SPAN_WINDOW_NS >> 20) + 1
-    mark = u64(digest) & u64(0xFFFF_FFFF_FFFF_0000)
-    for recent in (flow.recent0, flow.recent1, flow.recent2, flow.recent3):
-        if recent & u64(0xFFFF_FFFF_FFFF_0000) == mark:
-            passed = (tick - i64(recent & u64(0xFFFF))) & 0xFFFF
+    place = _place(recent, mark)
+    mark = (u64(mark) ^ (u64(side) << u64(63))) & u64(0xFFFF_FFFF_FFFF_0000)
+    for each in range(place, place + 4):
+        if recent[each] & u64(0xFFFF_FFFF_FFFF_0000) == mark:
+            passed = (tick - i64(recent[each] & u64(0xFFFF))) & 0xFFFF
             if passed <= span or passed >= 0x10000 - span:
                 return True
-    flow.recent3, flow.recent2, flow.recent1 = flow.recent2, flow.recent1, flow.recent0
-    flow.recent0 = mark | u64(tick)
+    for each in range(place + 3, place, -1):
+        recent[each] = recent[each - 1]
+    recent[place] = mark | u64(tick)
     return False
 
 
@@ -184,6 +202,7 @@ def fill(
                 prefetch(rows, near)
                 prefetch(store.flows, 2 * near)
                 prefetch(store.flows, 2 * near + 1)
+            prefetch(store.recent, _place(store.recent, _mark(digest[row + AHEAD], key_of[row + AHEAD])))
         kind = i64(protocol[row])
         of_row[row] = -1
         if kind != TCP and kind != UDP:
@@ -238,7 +257,7 @@ def fill(
         flow, peer = store.flows[2 * index + side], store.flows[2 * index + 1 - side]
         conversation.last_frame, conversation.end = first_frame + row, time[row]
         conversation.last_interface = interface[row]
-        if _is_copy(flow, digest[row], time[row]):
+        if _is_copy(store.recent, _mark(digest[row], key_of[row]), side, time[row]):
             conversation.duplicates += 1
             continue
         flow.packets += 1

@@ -133,6 +133,9 @@ UDP_TIMEOUT_NS: Final = 120 * 10**9
 SPAN_WINDOW_NS: Final = 10 * 10**6
 """How soon a mirror port's copy follows its original; retransmission timers start at 200 ms (RFC 6298 asks 1 s)."""
 
+SPAN_PACKETS: Final = 64 * KIB
+"""Packets remembered for that: what comes in 10 ms at 6 million packets a second. A power of two; 512 KiB."""
+
 MAX_HOLES: Final = 1_000_000
 """Gaps remembered at a time in all TCP streams together, waiting for late segments."""
 

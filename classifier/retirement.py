@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from classifier.compiled import Records, copy, i64, kernel
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.headers import TCP
+from classifier.limits import SPAN_PACKETS
 from classifier.streams import (
     ARENA_USED,
     BLANKS,
@@ -182,6 +183,8 @@ def joined(parts: Sequence[Part], room: Store | None = None) -> ConversationTabl
         size *= 2
     rows = np.zeros(size, CONVERSATION)
     store = store._replace(flows=np.zeros(2 * size, FLOW))
+    if room is not None and parts:
+        store = store._replace(recent=parts[0][0].store.recent)
     first = 0
     for table, chosen in parts:
         _carry(table.rows, table.store, chosen, rows, store, first)
@@ -201,8 +204,9 @@ def empty_store(segments: int, arena: int, holes: int) -> Store:
     counters[ARENA_USED] = BLANKS
     counters[FREE_HOLE] = 0
     return Store(
-        np.zeros(0, FLOW), np.empty(segments, SEGMENT), np.empty(holes, HOLE), np.zeros(arena, np.uint8), counters
-    )
+        np.zeros(0, FLOW), np.empty(segments, SEGMENT), np.empty(holes, HOLE), np.zeros(arena, np.uint8), counters,
+        np.zeros(SPAN_PACKETS, np.uint64),
+    )  # fmt: skip
 
 
 def least_promising(table: ConversationTable, number: int) -> NDArray[np.int64]:

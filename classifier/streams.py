@@ -29,7 +29,6 @@ FLOW: Final = np.dtype(
         ("next_offset", np.int64), ("start_offset", np.int64), ("acknowledged", np.int64), ("keep", np.int64),
         ("record", np.int64), ("body", np.int64),
         ("head0", np.uint64), ("head1", np.uint64),
-        ("recent0", np.uint64), ("recent1", np.uint64), ("recent2", np.uint64), ("recent3", np.uint64),
         ("next_sequence", np.uint32), ("initial_sequence", np.uint32),
         ("first_segment", np.int32), ("last_segment", np.int32), ("hole", np.int32),
         ("flags", np.uint16), ("head_mask", np.uint16),
@@ -41,8 +40,8 @@ FLOW: Final = np.dtype(
 Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
 SYN may arrive late). record: where its next TLS record or RPC PDU begins, -1 if that is not known. body: where
 the stub of the present PDU begins, 0 if it is worth keeping. head0, head1: its first 16 bytes, big-endian, as
-far as head_mask's bits say. recent0 to recent3: marks of the last packets, for copies. first_segment,
-last_segment, hole: 1 + index into the store's segments and holes, 0 for none.
+far as head_mask's bits say. first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0
+for none.
 """
 
 SEGMENT: Final = np.dtype(
@@ -92,13 +91,17 @@ def _mapped(size: int) -> mmap.mmap:
 
 
 class Store(NamedTuple):
-    """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64."""
+    """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64.
+
+    recent: uint64, marks of the last packets of all flows, for copies; four places for each value of some bits.
+    """
 
     flows: Records
     segments: Records
     holes: Records
     arena: NDArray[np.uint8]
     counters: NDArray[np.int64]
+    recent: NDArray[np.uint64]
 
     @classmethod
     def empty(cls, flows: int) -> Store:
@@ -111,6 +114,7 @@ class Store(NamedTuple):
             np.empty(limits.MAX_HOLES, HOLE),
             np.frombuffer(_mapped(limits.ARENA), np.uint8),
             counters,
+            np.zeros(limits.SPAN_PACKETS, np.uint64),
         )
 
     def grown(self, flows: int) -> Store:
