@@ -10,7 +10,7 @@ has a hole. A kernel lays the pieces of a batch of rows end to end; Python never
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from classifier.compiled import kernel
 from classifier.fields import NO_TIME, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.limits import RENDER_ROWS, RENDER_THREADS
-from classifier.result import Table, rfc3339
+from classifier.result import length_of, rfc3339
 
 NUMBER: Final = 0
 TIME: Final = 1
@@ -63,16 +63,16 @@ class Layout(NamedTuple):
     value_piece: NDArray[np.int64]
 
 
-def render(table: Table, dialect: Dialect) -> Iterator[memoryview]:
-    """The table's rows in that dialect, a batch of whole lines at a time; two batches are made at once."""
+def render(columns: Mapping[str, Column], dialect: Dialect) -> Iterator[memoryview]:
+    """Rows of equally long columns in that dialect, a batch of whole lines at a time; two batches are made at once."""
     plan = _Builder(dialect)
-    for number, (name, column) in enumerate(table.columns.items()):
+    for number, (name, column) in enumerate(columns.items()):
         plan.add(dialect.before(name, number), _plain(column))
-    layout = plan.finish()
+    layout, rows = plan.finish(), length_of(next(iter(columns.values())))
     with ThreadPoolExecutor(RENDER_THREADS) as pool:
         ahead: deque[Future[memoryview]] = deque()
-        for first in range(0, len(table), RENDER_ROWS):
-            ahead.append(pool.submit(plan.batch, layout, first, min(first + RENDER_ROWS, len(table))))
+        for first in range(0, rows, RENDER_ROWS):
+            ahead.append(pool.submit(plan.batch, layout, first, min(first + RENDER_ROWS, rows)))
             if len(ahead) > RENDER_THREADS:
                 yield ahead.popleft().result()
         yield from (batch.result() for batch in ahead)

@@ -178,7 +178,7 @@ def write_csv(table: Table, out: IO[bytes]) -> None:
 def _write(table: Table, dialect: Dialect, out: IO[bytes]) -> None:
     from classifier.lines import render
 
-    for text in render(table, dialect):
+    for text in render(table.columns, dialect):
         out.write(text)
 
 

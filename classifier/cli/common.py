@@ -81,10 +81,17 @@ READING: Final = (
     click.option("--jobs", type=click.IntRange(1), default=2, help="Threads that read at a time.", show_default=True),
 )
 
-WRITING: Final = (
-    click.option("-o", "--output", "out", metavar="OUT", default="-", help="File to write instead of standard output."),
-    click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the suffix of OUT, else table."),
-)
+
+def writing(*formats: str) -> tuple[Callable[[Any], Any], ...]:
+    """The options of a command that can write its table in these formats."""
+    chosen = click.Choice(formats)
+    return (
+        click.option("-o", "--output", "out", metavar="OUT", default="-", help="File to write, not standard output."),
+        click.option("--format", "form", type=chosen, help="Default: by the suffix of OUT, else table."),
+    )
+
+
+WRITING: Final = writing(*FORMATS)
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -223,6 +230,10 @@ def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: Vie
             records.write_table(table, view, out, width)
         elif form == "csv":
             records.write_csv(table, out)
+        elif form == "ecs":
+            from classifier.ecs import write_ecs
+
+            write_ecs(table, out)
         else:
             records.write_jsonl(table, out)
         out.flush()

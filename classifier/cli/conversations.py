@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from classifier.cli import common
-from classifier.cli.common import READING, WRITING, options, show
+from classifier.cli.common import FORMATS, READING, WRITING, options, show, writing
 
 
 @click.command()
-@options(*READING, *WRITING)
+@options(*READING, *writing(*FORMATS, "ecs"))
 def classify(captures: tuple[str, ...], out: str, form: str | None, **settings: Any) -> int:
     """Label every conversation.
 

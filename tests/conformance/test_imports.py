@@ -28,6 +28,7 @@ ROOMS = (
     "sniffing",
     "lines",
     "records explanation",
+    "ecs",
     "arrow tables extraction dissectors overview profile",
     "report deep",
     "sinks packet_ring",
