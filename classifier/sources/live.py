@@ -116,7 +116,7 @@ def walk_block(ring: NDArray[np.uint8], at: int, base: int, row: int, columns: P
 class LiveSource:
     """What both ways of listening share, in the shape of a capture set of one endless file.
 
-    say: called with a line for the user when the interface goes or comes back.
+    say: called with a line for the user when the interface goes or comes back. beyond_limit: nothing here swells.
     """
 
     tap: Tap
@@ -124,6 +124,7 @@ class LiveSource:
     interfaces: Interfaces = field(default_factory=Interfaces)
     frames: Frames = field(default_factory=Frames)
     damages: list[Damage] = field(default_factory=list)
+    beyond_limit: int = 0
     losses: Losses = field(default_factory=Losses)
     stopped: bool = False
     _first_frame: int = 0
