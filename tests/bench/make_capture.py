@@ -430,17 +430,27 @@ def truth(people: Cast, packets: Packets, names: list[str], size: int) -> dict[s
     }
 
 
+USUAL = {"packets": 2_000_000, "conversations": 100_000, "mean_size": 470.0}
+FLOW_HEAVY = {"packets": 4_000_000, "conversations": 1_000_000, "mean_size": 150.0}
+"""Names asked, tickets taken and ports knocked at: what a resolver or a scan makes of a network."""
+
+
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--packets", type=int, default=2_000_000)
-    parser.add_argument("--conversations", type=int, default=100_000)
-    parser.add_argument("--mean-size", type=float, default=470.0, help="bytes of a packet on the wire, on average")
+    parser.add_argument("--flow-heavy", action="store_true", help="1 million conversations in 4 million packets")
+    parser.add_argument("--packets", type=int, help="2 million, if nothing else is said")
+    parser.add_argument("--conversations", type=int, help="100 thousand, if nothing else is said")
+    parser.add_argument("--mean-size", type=float, help="bytes of a packet on the wire, on average (470)")
     parser.add_argument("--duration", type=float, default=900.0, help="seconds in which conversations begin")
     parser.add_argument("--gap", type=float, default=15.0, help="milliseconds between packets of a conversation")
     parser.add_argument("--seed", type=int, default=1)
     parser.set_defaults(small=150.0, large=0.3)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    for name, value in (FLOW_HEAVY if options.flow_heavy else USUAL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
 
 
 def aim(options: argparse.Namespace, people: Cast, library: Library) -> None:

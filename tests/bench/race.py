@@ -2,7 +2,8 @@
 
 Every tool that is installed reads the same file as a whole process, one after the other, round after round, so
 that a slow minute of the machine hits all of them. The table shows medians, how many times exflow's they are, and
-the peak memory that the kernel accounts to the process and its children (`wait4`).
+the largest resident memory of the process or one of its children (`wait4`; children aren't added up). Below it the
+machine, and how busy it was with other things: figures of a busy machine compare tools, and say nothing else.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import platform
+import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -104,6 +108,32 @@ def results(capture: str, runners: Sequence[Runner]) -> Table:
     return table
 
 
+VERSIONS = {
+    "exflow, JSON lines": ["--version"],
+    "tshark -z conv,tcp": ["--version"],
+    "ndpiReader": ["-h"],
+    "suricata": ["-V"],
+    "nfstream": ["-c", "import nfstream; print('nfstream', nfstream.__version__)"],
+}
+"""How each tool tells its version; ndpiReader does among its help."""
+
+
+def version(runner: Runner) -> str:
+    """The line with a tool's version, empty if it tells none."""
+    if runner.name not in VERSIONS:
+        return ""
+    done = subprocess.run([runner.command[0], *VERSIONS[runner.name]], capture_output=True, text=True, check=False)
+    return next((line.strip() for line in done.stdout.splitlines() if re.search(r"\d\.\d", line)), "")
+
+
+def machine() -> str:
+    """What ran the race, and the processes that waited for a processor beside it."""
+    said = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in said if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{os.cpu_count()} x {model}, {memory:.0f} GB, Linux {platform.release()}; load {os.getloadavg()[1]:.1f}"
+
+
 def main(argv: Sequence[str]) -> None:
     """Race on each file and print a table for each."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.race", description=__doc__)
@@ -119,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
                 runners = [runner for runner in runners if runner.name.startswith(tuple(options.only))]
             race(runners, options.rounds, console)
         console.print(results(capture, runners))
+        console.print(machine(), *filter(None, map(version, runners)), sep="\n")
 
 
 if __name__ == "__main__":
