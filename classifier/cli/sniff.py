@@ -73,6 +73,8 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
         raise click.UsageError("the screen is for a terminal; for a file or a pipe use --format jsonl")
     screen = _screen(interface) if chosen == "screen" else None
     say = screen.say if screen else _say
+    reins = _Reins(hangup_ends=screen is not None)
+    on_signals(reins.stop, reins.hangup)
     with rights_of(user):
         from classifier.sources.live import Tap, listen
 
@@ -84,13 +86,40 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
         from classifier.sinks import Metrics
 
         Metrics(settings["metrics"], lambda: session.counters)
-    on_signals(session.stop, session.stop if screen else session.reload)
     session.start()
+    reins.take(session)
     if screen:
         screen.watch(session)
     else:
         _wait(session, alone=out == "-")
     return _report(session)
+
+
+class _Reins:
+    """What signals ask for, from before the first packet: a session that is not there yet hears of it later."""
+
+    def __init__(self, hangup_ends: bool) -> None:
+        self._session: Session | None = None
+        self._ended, self._hangup_ends = False, hangup_ends
+
+    def take(self, session: Session) -> None:
+        """From now on to this session."""
+        self._session = session
+        if self._ended:
+            session.stop()
+
+    def stop(self) -> None:
+        """End, with everything seen written."""
+        self._ended = True
+        if self._session:
+            self._session.stop()
+
+    def hangup(self) -> None:
+        """Read signatures and inventory again, or end with the terminal."""
+        if self._hangup_ends:
+            self.stop()
+        elif self._session:
+            self._session.reload()
 
 
 def _screen(interface: str) -> Screen:
