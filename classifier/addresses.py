@@ -9,21 +9,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, allocating, i64, u64
+from classifier.compiled import Records, i64, kernel, u64
 
 _V4_MAPPED: Final = 0xFFFF
 
 
-@allocating
+@kernel
 def _intern(
     rows: Records, count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
-    high: NDArray[np.uint64], low: NDArray[np.uint64],
+    high: NDArray[np.uint64], low: NDArray[np.uint64], slots: NDArray[np.int32],
 ) -> int:  # fmt: skip
-    """Number the addresses of conversations in order of appearance. Returns how many there are."""
-    size = 16
-    while size < 4 * count:
-        size *= 2
-    slots, mask, known = np.zeros(size, np.int32), size - 1, 0
+    """Number the addresses of conversations in order of appearance. Returns how many there are.
+
+    slots: zeros; a power of two of them, more than there can be addresses.
+    """
+    mask, known = len(slots) - 1, 0
     for index in range(2 * count):
         row = rows[index // 2]
         word_high, word_low = (row.b_high, row.b_low) if index & 1 else (row.a_high, row.a_low)
@@ -55,7 +55,7 @@ class Addresses:
         """The addresses of the first count conversations (`conversations.CONVERSATION` records)."""
         a, b = np.empty(count, np.int32), np.empty(count, np.int32)
         high, low = np.empty(2 * count, np.uint64), np.empty(2 * count, np.uint64)
-        known = int(_intern(rows, count, a, b, high, low))
+        known = int(_intern(rows, count, a, b, high, low, np.zeros(1 << (4 * count + 15).bit_length(), np.int32)))
         texts = [text(*words) for words in zip(high[:known].tolist(), low[:known].tolist(), strict=True)]
         return cls(texts, a, b)
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, allocating, i64, inlined, kernel, u8, u32, u64
+from classifier.compiled import Records, i64, inlined, kernel, on_stack, u8, u32, u64
 
 WIDTH: Final = 30
 """Characters of every Community ID."""
@@ -24,19 +24,19 @@ def _rotate(value: int, by: int) -> int:
     return u32((value << u32(by)) | (value >> u32(32 - by)))
 
 
-@allocating
+@kernel
 def sha1_block(block: NDArray[np.uint8], digest: NDArray[np.uint8]) -> None:
     """SHA-1 of one padded 64-byte block (FIPS 180-4 section 6.1.2) into digest[:20]."""
-    words = np.empty(80, np.uint32)
+    words = on_stack(80)
     for i in range(16):
         word = u32(0)
         for j in range(4):
             word = u32((word << u32(8)) | u32(block[4 * i + j]))
-        words[i] = word
+        words[i] = i64(word)
     for i in range(16, 80):
-        words[i] = _rotate(u32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]), 1)
-    state = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0], np.uint32)
-    a, b, c, d, e = state[0], state[1], state[2], state[3], state[4]
+        words[i] = i64(_rotate(u32(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]), 1))
+    a, b, c, d, e = u32(0x67452301), u32(0xEFCDAB89), u32(0x98BADCFE), u32(0x10325476), u32(0xC3D2E1F0)
+    before = a, b, c, d, e
     for i in range(80):
         if i < 20:
             mixed, constant = u32((b & c) | (~b & d)), u32(0x5A827999)
@@ -46,11 +46,12 @@ def sha1_block(block: NDArray[np.uint8], digest: NDArray[np.uint8]) -> None:
             mixed, constant = u32((b & c) | (b & d) | (c & d)), u32(0x8F1BBCDC)
         else:
             mixed, constant = u32(b ^ c ^ d), u32(0xCA62C1D6)
-        following = u32(_rotate(a, 5) + mixed + e + constant + words[i])
+        following = u32(_rotate(a, 5) + mixed + e + constant + u32(words[i]))
         e, d, c, b, a = d, c, _rotate(b, 30), a, following
-    state += np.array([a, b, c, d, e], np.uint32)
+    after = a, b, c, d, e
     for i in range(20):
-        digest[i] = u8((state[i // 4] >> u32(24 - 8 * (i % 4))) & u32(0xFF))
+        word = u32(before[i // 4] + after[i // 4])
+        digest[i] = u8((word >> u32(24 - 8 * (i % 4))) & u32(0xFF))
 
 
 @kernel
@@ -65,9 +66,16 @@ def _put_address(block: NDArray[np.uint8], at: int, high: int, low: int, four: b
     return at
 
 
-@allocating
-def _fill(rows: Records, count: int, alphabet: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    block, digest = np.zeros(64, np.uint8), np.zeros(21, np.uint8)
+@kernel
+def _fill(
+    rows: Records,
+    count: int,
+    alphabet: NDArray[np.uint8],
+    block: NDArray[np.uint8],
+    digest: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+) -> None:
+    """Write the text of each conversation's id; block: room for 64 octets, digest: for 20 and a zero."""
     for index in range(count):
         row = rows[index]
         four = (
@@ -98,5 +106,5 @@ def _fill(rows: Records, count: int, alphabet: NDArray[np.uint8], out: NDArray[n
 def community_ids(rows: Records, count: int) -> NDArray[np.bytes_]:
     """Community IDs of the first count conversations (`conversations.CONVERSATION` records), dtype S30."""
     out = np.empty((count, WIDTH), np.uint8)
-    _fill(rows, count, _ALPHABET, out)
+    _fill(rows, count, _ALPHABET, np.zeros(64, np.uint8), np.zeros(21, np.uint8), out)
     return out.reshape(-1).view(f"S{WIDTH}") if count else np.empty(0, f"S{WIDTH}")

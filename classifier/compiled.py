@@ -1,14 +1,15 @@
-"""How kernels are compiled, and the words their types are written with.
+"""Kernels: functions that run as machine code, and without the interpreter's lock.
 
-A kernel is a function that Numba compiles to machine code, once per machine and version, and that runs without
-the interpreter's lock. Numba checks no bounds: a kernel checks every length itself, and the tests run all of
-them with NUMBA_BOUNDSCHECK=1.
+Numba compiles a kernel once per machine and version (`compiling`). The object code is kept in the user's cache folder,
+and later runs hand it to LLVM and never import Numba, which would take longer than a small capture needs in all.
 
-Reference counts are atomic and cost more than most of what a kernel does with a packet, so kernels don't count
-references: arrays are made by their callers, which hold them meanwhile. The few that make arrays are `allocating`.
+A kernel takes integers, truth values, arrays and named tuples of those, writes into the arrays, and returns integers.
+It neither makes arrays nor counts references (which are atomic, and cost more than most of what a kernel does with a
+packet): its callers make them and hold them meanwhile. Numba checks no bounds: a kernel checks every length itself,
+and tests run all of them with NUMBA_BOUNDSCHECK=1.
 
-Compiled code is kept in the user's cache folder, under a name made from the sources of all kernels and of the
-constants that they take in: Numba by itself notices a change of a kernel's own file only.
+The name of the cache folder is made from all that the code depends on: the sources of all kernels and of the constants
+that they take in, the versions of what compiles them, and the processor.
 
 Type checkers know neither the fields of a record nor how Numba joins integers of several widths. `Record` and
 `Records` say where the first is meant; `i64` and the like convert exactly as numpy's scalars do, and are plain
@@ -17,18 +18,33 @@ integers to a type checker.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import llvmlite
 import numpy as np
-from llvmlite import ir
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np import arrayobj
+from llvmlite import binding
+from numpy.typing import NDArray
+
+Record: TypeAlias = Any
+"""One row of a structured array: fields are attributes inside a kernel."""
+
+Records: TypeAlias = Any
+"""A structured array."""
+
+Column: TypeAlias = Any
+"""An array of numbers that a kernel reads or writes; the docstring beside it says its dtype."""
+
+
+# ---- where compiled code is kept -----------------------------------------------------------
 
 CONSTANTS: Final = ("fields.py", "limits.py", "packets.py")
 """Modules without kernels whose constants kernels may take in."""
@@ -44,9 +60,15 @@ def kernel_sources() -> dict[Path, bytes]:
 
 def _folder() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
-    digest = hashlib.sha256(f"{sys.version_info} boundscheck={os.environ.get('NUMBA_BOUNDSCHECK')}".encode())
-    for text in (*kernel_sources().values(), Path(__file__).read_bytes()):
+    own = Path(__file__)
+    numba = importlib.util.find_spec("numba")
+    version = Path(numba.origin).with_name("_version.py") if numba and numba.origin else own
+    digest = hashlib.sha256(f"{llvmlite.__version__} {np.__version__} {sys.version_info[:2]}".encode())
+    digest.update(f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}".encode())
+    digest.update(os.environ.get("NUMBA_BOUNDSCHECK", "").encode())
+    for text in (*kernel_sources().values(), *(path.read_bytes() for path in (own, own.with_name("compiling.py")))):
         digest.update(text)
+    digest.update(version.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "exflow" / f"kernels-{digest.hexdigest()[:16]}"
 
@@ -59,8 +81,8 @@ def _usable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-FOLDER: Final = Path(os.environ.get("NUMBA_CACHE_DIR") or _folder())
-"""Cache of compiled kernels; NUMBA_CACHE_DIR in the environment names another one."""
+FOLDER: Final = _folder()
+"""Cache of compiled kernels."""
 
 CACHED: Final = _usable(FOLDER)
 """Whether compiled kernels can be kept; if not, every run compiles them."""
@@ -68,17 +90,141 @@ CACHED: Final = _usable(FOLDER)
 
 def compiles_now() -> bool:
     """Whether the first use of the kernels will compile them, which takes about half a minute."""
-    return not CACHED or not any(FOLDER.rglob("*.nbi"))
+    return not CACHED or not any(FOLDER.glob("*.kernel"))
 
 
-Record: TypeAlias = Any
-"""One row of a structured array: fields are attributes inside a kernel."""
+# ---- calling -------------------------------------------------------------------------------
 
-Records: TypeAlias = Any
-"""A structured array."""
+Form: TypeAlias = tuple[Any, ...]
+"""What arguments are, apart from their values: what a kernel is compiled for."""
 
-Column: TypeAlias = Any
-"""An array of numbers that a kernel reads or writes; the docstring beside it says its dtype."""
+
+class Code(NamedTuple):
+    """Machine code of one kernel for one form of arguments.
+
+    symbol: its name in the object file; returns: dtype of what it returns, "" for nothing; width: how many of them,
+    0 for one that stands alone; image: an object file.
+    """
+
+    symbol: str
+    returns: str
+    width: int
+    image: bytes
+
+    def save(self, path: Path) -> None:
+        """Keep it; other processes see all of it or nothing."""
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(f"{self.symbol}\n{self.returns}\n{self.width}\n".encode() + self.image)
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Code:
+        """What `save` kept. Raises FileNotFoundError."""
+        symbol, returns, width, image = path.read_bytes().split(b"\n", 3)
+        return cls(symbol.decode(), returns.decode(), int(width), image)
+
+
+class Kernel:
+    """A function that is called as machine code, compiled and loaded when it is called first.
+
+    function: its Python; inline: whether it is to be made part of the kernels that call it.
+    """
+
+    def __init__(self, function: Callable[..., Any], inline: bool = False) -> None:
+        self.function, self.inline = function, inline
+        self._ready: dict[Form, Callable[[list[int]], Any]] = {}
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it. Raises TypeError for what no kernel takes."""
+        form: list[Any] = []
+        words: list[int] = []
+        _lay_out(arguments, form, words)
+        kind = tuple(form)
+        ready = self._ready.get(kind)
+        if ready is None:
+            ready = self._ready[kind] = _callable(self._code(kind, arguments), len(words))
+        return ready(words)
+
+    def _code(self, form: Form, arguments: tuple[Any, ...]) -> Code:
+        name = f"{self.function.__module__}.{self.function.__qualname__}"
+        path = FOLDER / f"{name}-{hashlib.sha256(_spelled(form).encode()).hexdigest()[:12]}.kernel"
+        if CACHED and path.exists():
+            return Code.load(path)
+        from classifier.compiling import compile_kernel
+
+        code = compile_kernel(self, arguments)
+        if CACHED:
+            with suppress(OSError):  # a full disk: the next run compiles once more
+                code.save(path)
+        return code
+
+
+def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
+    """Append the form of values, and the numbers by which machine code gets them.
+
+    Those are Numba's: of an array (two pointers that only reference counts need,) its size, item size, address,
+    shape and strides; tuples are laid out one value behind the other.
+    """
+    for value in values:
+        if isinstance(value, np.ndarray):
+            form += value.dtype, value.ndim, value.flags.c_contiguous
+            address = value.__array_interface__["data"][0]
+            words += 0, 0, value.size, value.itemsize, address, *value.shape, *value.strides
+        elif isinstance(value, tuple):
+            form += type(value), len(value)
+            _lay_out(value, form, words)
+        elif isinstance(value, bool | np.bool_):
+            form.append(bool)
+            words.append(int(value))
+        elif isinstance(value, int | np.integer):
+            form.append(int)
+            words.append(int(value))
+        else:
+            raise TypeError(f"a kernel takes no {type(value).__name__}")
+
+
+def _spelled(form: Form) -> str:
+    return " ".join(each.__qualname__ if isinstance(each, type) else str(each) for each in form)
+
+
+@cache
+def _engine() -> binding.ExecutionEngine:
+    """LLVM as a loader of object files; it lives as long as the process."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine()
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+
+
+def _callable(code: Code, words: int) -> Callable[[list[int]], Any]:
+    """What takes the words of the arguments and returns what the kernel returns.
+
+    As Numba's calling convention has it, the code gets two places more, for what it returns and for why it failed,
+    and returns 0, or else a status (-2: it returned None).
+    """
+    engine = _engine()
+    engine.add_object_file(binding.ObjectFileRef.from_data(code.image))
+    engine.finalize_object()
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * words)
+    call = kind(engine.get_function_address(code.symbol))
+    dtype = np.dtype(code.returns or np.uint8)
+
+    def run(arguments: list[int]) -> Any:
+        result, reason = np.zeros(max(code.width, 1), dtype), ctypes.c_void_p()
+        status = call(result.ctypes.data, ctypes.addressof(reason), *arguments)
+        if status not in (0, -2):
+            raise IndexError(
+                f"{code.symbol}: status {status}, with bounds checks on most likely an index out of bounds"
+            )
+        if not code.returns:
+            return None
+        return tuple(result.tolist()) if code.width else result[0].item()
+
+    return run
+
+
+# ---- words to write kernels with -----------------------------------------------------------
 
 _F = TypeVar("_F")
 
@@ -88,31 +234,9 @@ if TYPE_CHECKING:
         """Compile a function; see the module."""
         return function
 
-    def allocating(function: _F) -> _F:
-        """The same for one that makes arrays of its own."""
-        return function
-
     def inlined(function: _F) -> _F:
         """The same for a small function that is made part of its callers."""
         return function
-
-    def be16(data: Any, p: int) -> int:
-        """Two bytes at data[p], network order, as a signed integer; the caller has checked that they are there."""
-        return int(data[p]) << 8 | int(data[p + 1])
-
-    def be32(data: Any, p: int) -> int:
-        """Four bytes at data[p], likewise."""
-        return be16(data, p) << 16 | be16(data, p + 2)
-
-    def be64(data: Any, p: int) -> int:
-        """Eight bytes at data[p], as an unsigned integer."""
-        return be32(data, p) << 32 | be32(data, p + 4)
-
-    def copy(target: Any, at: int, source: Any, start: int, length: int) -> None:
-        """target[at : at + length] = source[start : start + length] of octets that don't overlap, all inside."""
-
-    def prefetch(array: Any, index: int) -> None:
-        """Tell the processor that array[index] will be used soon; the caller has checked that it is there."""
 
     def i32(value: Any) -> int:
         """As a signed 32-bit integer."""
@@ -139,99 +263,42 @@ if TYPE_CHECKING:
         return int(value)
 
 else:
-
-    def _compiled(function, **options):
-        before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER) if CACHED else config.CACHE_DIR
-        try:
-            return njit(cache=CACHED, nogil=True, **options)(function)
-        finally:
-            config.CACHE_DIR = before
-
-    def kernel(function):
-        """Compile a function; see the module."""
-        return _compiled(function, _nrt=False)
-
-    def allocating(function):
-        """The same for one that makes arrays of its own."""
-        return _compiled(function, _nrt=True)
+    kernel = Kernel
 
     def inlined(function):
         """The same for a small function that is made part of its callers."""
-        return _compiled(function, inline="always")
+        return Kernel(function, inline=True)
 
     i32, i64, u8, u16, u32, u64 = np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64
 
-    def _load(bits):
-        """One unaligned load and a byte swap, which LLVM does not always make of single bytes."""
 
-        @intrinsic
-        def load(_context, data, p):
-            def code(context, builder, signature, arguments):
-                array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-                word = ir.IntType(bits)
-                place = builder.bitcast(builder.gep(array.data, [arguments[1]]), word.as_pointer())
-                value = builder.bswap(builder.load(place, align=1))
-                return value if bits == 64 else builder.zext(value, ir.IntType(64))
+# What follows is said here for readers and type checkers; `compiling` has the machine's instructions for it.
 
-            return (types.uint64 if bits == 64 else types.int64)(data, types.int64), code
 
-        return load
+def be16(data: Any, p: int) -> int:
+    """Two bytes at data[p], network order, as a signed integer; the caller has checked that they are there."""
+    return int(data[p]) << 8 | int(data[p + 1])
 
-    @intrinsic
-    def prefetch(_context, array, index):
-        """Have the cache lines of array[index] brought in, for reading and writing."""
 
-        def code(context, builder, signature, arguments):
-            data = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
-            octet, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            place = builder.bitcast(builder.gep(data.data, [arguments[1]]), octet)
-            kind = ir.FunctionType(ir.VoidType(), [octet, number, number, number])
-            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-            for line in range(0, size, 64):
-                at = builder.gep(place, [ir.Constant(ir.IntType(64), line)])
-                builder.call(hint, [at, number(1), number(3), number(1)])
-            return context.get_dummy_value()
+def be32(data: Any, p: int) -> int:
+    """Four bytes at data[p], likewise."""
+    return be16(data, p) << 16 | be16(data, p + 2)
 
-        return types.void(array, types.int64), code
 
-    if config.BOUNDSCHECK:
+def be64(data: Any, p: int) -> int:
+    """Eight bytes at data[p], as an unsigned integer."""
+    return be32(data, p) << 32 | be32(data, p + 4)
 
-        @inlined
-        def be16(data, p):
-            """Two bytes, one by one, so that their indexes are checked."""
-            return (i64(data[p]) << 8) | i64(data[p + 1])
 
-        @inlined
-        def be32(data, p):
-            """Four, likewise."""
-            return (be16(data, p) << 16) | be16(data, p + 2)
+def copy(target: Any, at: int, source: Any, start: int, length: int) -> None:
+    """target[at : at + length] = source[start : start + length] of octets that don't overlap, all inside."""
+    target[at : at + length] = source[start : start + length]
 
-        @inlined
-        def be64(data, p):
-            """Eight, likewise."""
-            return (u64(be32(data, p)) << u64(32)) | u64(be32(data, p + 4))
 
-        @kernel
-        def copy(target, at, source, start, length):
-            """Octet by octet, likewise."""
-            for i in range(length):
-                target[at + i] = source[start + i]
+def prefetch(array: Any, index: int) -> None:
+    """Tell the processor that array[index] will be used soon; the caller has checked that it is there."""
 
-    else:
-        be16, be32, be64 = _load(16), _load(32), _load(64)
 
-        @intrinsic
-        def copy(_context, target, at, source, start, length):
-            """Copy octets that don't overlap; the caller has checked both ends."""
-
-            def code(context, builder, signature, arguments):
-                places = [
-                    builder.gep(arrayobj.make_array(kind)(context, builder, array).data, [index])
-                    for kind, array, index in zip(signature.args[:4:2], arguments[:4:2], arguments[1:4:2], strict=True)
-                ]
-                cgutils.raw_memcpy(builder, *places, arguments[4], 1)
-                return context.get_dummy_value()
-
-            return types.void(target, types.int64, source, types.int64, types.int64), code
-
+def on_stack(words: int) -> NDArray[np.int64]:
+    """A small array, int64[words], that lives as long as the call of a kernel. words: a constant."""
+    return np.empty(words, np.int64)

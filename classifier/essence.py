@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import allocating, i64, inlined, kernel
+from classifier.compiled import i64, inlined, kernel, on_stack
 
 Bytes = NDArray[np.uint8]
 
@@ -364,7 +364,7 @@ def _has_trailer(b: Bytes, start: int, end: int) -> bool:
     return False
 
 
-@allocating
+@kernel
 def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs: bool) -> int:
     """Connection-oriented PDUs: call ids counted from the first, groups, tokens, sealed stubs and signatures.
 
@@ -373,7 +373,7 @@ def _clean_rpc(b: Bytes, start: int, end: int, first_call: int, port: int, stubs
     and what made its signature in place of its hint.
     """
     p, telling, kinds, last, last_trailer = start, start, 0, i64(-1), start
-    known = np.empty(MAX_CALL_KINDS, np.int64)
+    known = on_stack(MAX_CALL_KINDS)
     while p + 16 <= end and b[p] == 5:
         little = b[p + 4] & 0xF0 != 0
         size = _le(b, p + 8, 2) if little else _be(b, p + 8, 2)

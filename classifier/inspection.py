@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import essence, inspectors
-from classifier.compiled import Records, allocating, copy, i64, kernel, u64
+from classifier import inspectors
+from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
+from classifier.essence import clean, first_call_id, reads_stubs
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
 from classifier.limits import KIB, MIB
@@ -113,15 +114,15 @@ def _digest_dialogue(
     if end < 0:
         one, two = _digest_flow(store, client, one, two)
         return _digest_flow(store, client ^ 1, _mix(one, u64(1)), _mix(two, u64(1)))
-    call = essence.first_call_id(scratch, 0, asked) if asked else essence.first_call_id(scratch, middle, end)
-    stubs = essence.reads_stubs(scratch, 0, asked)
-    kept = essence.clean(scratch, middle, end, tcp, call, ports[1], stubs)
+    call = first_call_id(scratch, 0, asked) if asked else first_call_id(scratch, middle, end)
+    stubs = reads_stubs(scratch, 0, asked)
+    kept = clean(scratch, middle, end, tcp, call, ports[1], stubs)
     one, two = _digest_words(scratch, words, middle, kept, one, two)
-    kept = essence.clean(scratch, 0, asked, tcp, call, ports[0], stubs)
+    kept = clean(scratch, 0, asked, tcp, call, ports[0], stubs)
     return _digest_words(scratch, words, 0, kept, one, two)
 
 
-@allocating
+@kernel
 def _digest(
     store: Store,
     rows: Records,
@@ -129,14 +130,14 @@ def _digest(
     client: NDArray[np.int8],
     kinds: NDArray[np.int64],
     key: NDArray[np.uint64],
+    scratch: NDArray[np.uint8],
+    words: NDArray[np.uint64],
     digests: NDArray[np.uint64],
 ) -> None:
     """Digest the essence of the chosen conversations: digests[i] gets two words.
 
-    kinds: what besides the bytes must be equal; key: two secret words.
+    kinds: what besides the bytes must be equal; key: two secret words; words: the same memory as scratch.
     """
-    scratch = np.empty(SCRATCH, np.uint8)
-    words = scratch.view(np.uint64)
     for i in range(len(chosen)):
         index = chosen[i]
         one, two = _mix(key[0], u64(kinds[i])), _mix(key[1], u64(kinds[i]))
@@ -148,13 +149,15 @@ def _digest(
         digests[i, 0], digests[i, 1] = one, two
 
 
-@allocating
-def _number(digests: NDArray[np.uint64], group_of: NDArray[np.int32], first: NDArray[np.int64]) -> int:
-    """Number equal digests. group_of: gets each one's group; first: the first of each group. Returns how many."""
-    size = 16
-    while size < 2 * len(digests):
-        size *= 2
-    slots, mask, groups = np.zeros(size, np.int32), size - 1, 0
+@kernel
+def _number(
+    digests: NDArray[np.uint64], slots: NDArray[np.int32], group_of: NDArray[np.int32], first: NDArray[np.int64]
+) -> int:
+    """Number equal digests. group_of: gets each one's group; first: the first of each group. Returns how many.
+
+    slots: zeros; a power of two of them, more than there are digests.
+    """
+    mask, groups = len(slots) - 1, 0
     for i in range(len(digests)):
         slot = i64(digests[i, 0] & u64(mask))
         while slots[slot] != 0:
@@ -266,11 +269,15 @@ def inspect_all(
     key = np.frombuffer(secrets.token_bytes(16), np.uint64)
 
     def digest(part: slice) -> None:
-        _digest(table.store, table.rows, chosen[part], client, kinds[part], key, digests[part])
+        words = np.empty(SCRATCH // 8, np.uint64)
+        _digest(
+            table.store, table.rows, chosen[part], client, kinds[part], key, words.view(np.uint8), words, digests[part]
+        )
 
     _in_parts(digest, len(chosen), jobs)
     group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
-    first = chosen[first[: int(_number(digests, group_of, first))]]
+    slots = np.zeros(1 << (2 * len(chosen) + 15).bit_length(), np.int32)
+    first = chosen[first[: int(_number(digests, slots, group_of, first))]]
     found: list[Evidence | Answer | None] = [None]
     found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first))
     codes[chosen] = group_of + 1

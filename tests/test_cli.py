@@ -253,6 +253,7 @@ def test_whatever_happens_on_the_way_is_one_line(
 
     monkeypatch.setattr(common, "read", fail)
     monkeypatch.setattr(cli, "_give_up_stdout", lambda: None)
+    monkeypatch.setattr(cli, "_leave", sys.exit)
     monkeypatch.setattr(sys, "argv", ["exflow", "classify", str(trace)])
     with pytest.raises(SystemExit) as left:
         cli.main()

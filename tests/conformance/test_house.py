@@ -40,7 +40,7 @@ def test_a_module_opens_with_what_it_owns(module: str) -> None:
 
 
 def is_kernel(function: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator) in ("allocating", "inlined", "kernel") for decorator in function.decorator_list)
+    return any(ast.unparse(decorator) in ("inlined", "kernel") for decorator in function.decorator_list)
 
 
 @pytest.mark.parametrize("source", compiled.kernel_sources(), ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import pytest
 from .modules import Import, imports, trees
 
 ROOMS = (
-    "errors limits model fields compiled",
+    "errors limits model fields compiled compiling",
     "packets addresses blocks",
     "sources headers fragments community_id",
     "inspectors.base",

@@ -1,0 +1,203 @@
+"""Kernels to object code, with Numba. Imported only on a machine that has not compiled them yet.
+
+Inside a kernel the names of other kernels mean their Numba dispatchers, and the words of `compiled` the machine's
+instructions: each function is compiled with globals of its own, in which these stand.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
+from numba.np.numpy_support import from_dtype
+
+from classifier import compiled
+from classifier.compiled import Code, Kernel
+
+
+def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
+    """Machine code of a kernel for arguments like these.
+
+    Raises numba.core.errors.NumbaError for what Numba can't compile, RuntimeError for what can't be run without
+    Numba's own library.
+    """
+    dispatcher = _dispatcher(kernel)
+    signature = tuple(_type(argument) for argument in arguments)
+    dispatcher.compile(signature)
+    made = dispatcher.overloads[signature]
+    foreign = set(re.findall(r"^declare [^@]*@\"?([\w.]+)", made.library.get_llvm_str(), re.M))
+    if foreign := {name for name in foreign if not name.startswith("llvm.")}:
+        raise RuntimeError(f"{kernel.function.__qualname__} needs {', '.join(sorted(foreign))}")
+    returned, count = made.signature.return_type, 0
+    if isinstance(returned, types.UniTuple):
+        returned, count = returned.dtype, returned.count
+    if not isinstance(returned, types.Integer | types.Boolean | types.NoneType):
+        raise RuntimeError(f"{kernel.function.__qualname__} returns {returned}")
+    name = "" if returned == types.none else "bool" if returned == types.boolean else returned.name
+    return Code(made.fndesc.llvm_func_name, name, count, made.library._get_compiled_object())
+
+
+def _type(value: Any) -> types.Type:
+    """Numba's type of an argument. Whether an array may be written makes no difference to machine code."""
+    if isinstance(value, np.ndarray):
+        return types.Array(from_dtype(value.dtype), value.ndim, "C" if value.flags.c_contiguous else "A")
+    if isinstance(value, tuple):
+        inside = [_type(each) for each in value]
+        return types.Tuple(inside) if type(value) is tuple else types.NamedTuple(inside, type(value))
+    return types.boolean if isinstance(value, bool | np.bool_) else types.int64
+
+
+@cache
+def _dispatcher(kernel: Kernel) -> Any:
+    """Numba's own of a kernel, and of the kernels that it calls."""
+    function = kernel.function
+    names = {
+        name: _in_kernels(function.__globals__[name])
+        for name in _names(function.__code__)
+        if name in function.__globals__
+    }
+    own = FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)
+    own.__module__, own.__qualname__ = function.__module__, function.__qualname__
+    return njit(
+        nogil=True,
+        _nrt=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        inline="always" if kernel.inline else "never",
+    )(own)
+
+
+def _names(code: CodeType) -> set[str]:
+    """Globals that a function may use."""
+    inside = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*inside)
+
+
+def _in_kernels(value: Any) -> Any:
+    if isinstance(value, Kernel):
+        return _dispatcher(value)
+    return OWN_WORDS.get(value, value) if isinstance(value, FunctionType) else value
+
+
+# ---- instructions --------------------------------------------------------------------------
+
+
+def _load(bits: int) -> Any:
+    """One unaligned load and a byte swap, which LLVM does not always make of single bytes."""
+
+    @intrinsic
+    def load(_context, data, p):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+            word = ir.IntType(bits)
+            place = builder.bitcast(builder.gep(array.data, [arguments[1]]), word.as_pointer())
+            value = builder.bswap(builder.load(place, align=1))
+            return value if bits == 64 else builder.zext(value, ir.IntType(64))
+
+        return (types.uint64 if bits == 64 else types.int64)(data, types.int64), code
+
+    return load
+
+
+@intrinsic
+def _prefetch(_context, array, index):  # type: ignore[no-untyped-def]
+    """Have the cache lines of array[index] brought in, for reading and writing."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        data = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        octet, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = builder.bitcast(builder.gep(data.data, [arguments[1]]), octet)
+        kind = ir.FunctionType(ir.VoidType(), [octet, number, number, number])
+        hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        for line in range(0, size, 64):
+            at = builder.gep(place, [ir.Constant(ir.IntType(64), line)])
+            builder.call(hint, [at, number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+@intrinsic
+def _copy(_context, target, at, source, start, length):  # type: ignore[no-untyped-def]
+    """Copy octets that don't overlap; the caller has checked both ends."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        places = [
+            builder.gep(arrayobj.make_array(kind)(context, builder, array).data, [index])
+            for kind, array, index in zip(signature.args[:4:2], arguments[:4:2], arguments[1:4:2], strict=True)
+        ]
+        cgutils.raw_memcpy(builder, *places, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), code
+
+
+@intrinsic(prefer_literal=True)
+def _on_stack(_context, words):  # type: ignore[no-untyped-def]
+    """An array whose memory is the stack's."""
+    kind = types.Array(types.int64, 1, "C")
+
+    def code(context, builder, signature, _arguments):  # type: ignore[no-untyped-def]
+        word, count = ir.IntType(64), signature.args[0].literal_value
+        memory = cgutils.alloca_once(builder, ir.ArrayType(word, count))
+        array = arrayobj.make_array(kind)(context, builder)
+        arrayobj.populate_array(
+            array,
+            data=builder.bitcast(memory, word.as_pointer()),
+            shape=[word(count)],
+            strides=[word(8)],
+            itemsize=word(8),
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return (kind(words), code) if isinstance(words, types.IntegerLiteral) else None
+
+
+def _checked(function: Any) -> Any:
+    return njit(nogil=True, _nrt=False)(function)
+
+
+@_checked
+def _be16_checked(data, p):  # type: ignore[no-untyped-def]
+    """Two bytes, one by one, so that their indexes are checked."""
+    return (np.int64(data[p]) << 8) | np.int64(data[p + 1])
+
+
+@_checked
+def _be32_checked(data, p):  # type: ignore[no-untyped-def]
+    """Four, likewise."""
+    return (_be16_checked(data, p) << 16) | _be16_checked(data, p + 2)
+
+
+@_checked
+def _be64_checked(data, p):  # type: ignore[no-untyped-def]
+    """Eight, likewise."""
+    return (np.uint64(_be32_checked(data, p)) << np.uint64(32)) | np.uint64(_be32_checked(data, p + 4))
+
+
+@_checked
+def _copy_checked(target, at, source, start, length):  # type: ignore[no-untyped-def]
+    """Octet by octet, likewise."""
+    for i in range(length):
+        target[at + i] = source[start + i]
+
+
+OWN_WORDS: Final[dict[Any, Any]] = {
+    compiled.be16: _be16_checked if config.BOUNDSCHECK else _load(16),
+    compiled.be32: _be32_checked if config.BOUNDSCHECK else _load(32),
+    compiled.be64: _be64_checked if config.BOUNDSCHECK else _load(64),
+    compiled.copy: _copy_checked if config.BOUNDSCHECK else _copy,
+    compiled.prefetch: _prefetch,
+    compiled.on_stack: _on_stack,
+}
+"""Functions of `compiled` and what they are in a kernel."""
