@@ -18,7 +18,8 @@ The house, in the order in which its rooms may import each other:
     endpoints hosts              which port was handed out for what, when; what the user knows of hosts
     rules rulebook matching      what signatures/ say; evidence x rulebook -> matches
     verdicts rulecheck           matches -> one label, or the reason why there is none; the signatures' examples
-    expectations audit           what the documents say against what was seen -> findings
+    placement expectations       what the documents say of roles, ports and protection, against what was seen
+    findings audit acceptance    what is a finding; which conversations have some; which ones the user accepts
     selection                    which conversations are meant
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
@@ -67,21 +68,25 @@ def classify(
     inventory: AnyPath | None = None,
     signatures: AnyPath | None = None,
     endpoint_map: AnyPath | None = None,
+    policy: AnyPath | None = None,
+    accept: AnyPath | None = None,
     jobs: int = 2,
 ) -> Result:
     """Classify one capture set: every conversation in it, with its label or the reason why it has none.
 
     captures: files, folders (the captures in them) or "-" (standard input), taken together in time order.
     inventory: TOML of the hosts that the user knows. signatures: folder to use instead of the shipped one.
-    endpoint_map: JSON lines of ports learnt in earlier runs, read and added to. jobs: threads that read at a time.
+    endpoint_map: JSON lines of ports learnt in earlier runs, read and added to. policy: TOML of the user's own
+    findings. accept: TOML of findings that the user lives with. jobs: threads that read at a time.
     Raises UsageError for a missing input or a broken signature. A damaged capture raises nothing: what is
     whole is in the result, what is not in its `damages`.
     """
     from classifier.pipeline import Settings, run
 
     settings = Settings(
-        inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map), jobs=jobs
-    )
+        inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map), jobs=jobs,
+        policy=_path(policy), accept=_path(accept),
+    )  # fmt: skip
     return run([os.fspath(capture) for capture in captures], settings, None)
 
 

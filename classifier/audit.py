@@ -1,59 +1,127 @@
 """Labels and what was read → findings, checked once for each distinct set of facts, and their column.
 
-Owns which facts conversations share and which frame shows a finding. What is a finding is `expectations`' matter.
+Owns which facts conversations share and which frame shows a finding. What is a finding is `findings`' matter.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier.conversations import STATES, connection_states
-from classifier.expectations import (
-    FACTS,
-    FindingRule,
-    Found,
-    Observed,
-    authentication_verdict,
-    check,
-    encryption_verdict,
-)
+from classifier.expectations import Observed, Remark, authentication_verdict, encryption_verdict
 from classifier.fields import Framed, Hole
+from classifier.findings import FACTS, FindingRule, Found, check, networks_of, within
+from classifier.hosts import UNKNOWN, Host
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import Distinct, Labels, Scene, distinct_rows
+from classifier.labelling import Distinct, Labels, Scene, Tenants, distinct_rows
+from classifier.model import EXCHANGE_ROLES, ROLES
 from classifier.packets import Frames
 
 Seen = tuple[str | None, str | None, str | None, frozenset[tuple[str, str]]]
 """Authentication, encryption, TLS version and the signs that findings ask for."""
 
 
-def findings(
-    scene: Scene, labels: Labels, rules: Sequence[FindingRule], frames: Frames
-) -> tuple[Framed, dict[str, int]]:
+@dataclass(frozen=True, slots=True)
+class Audit:
     """The column of findings, and how many conversations conform, deviate or can't be decided, by what was compared."""
-    asked = {name for rule in rules for test in (*rule.when, *rule.unless) for name in test if name not in FACTS}
-    seen = Distinct[Seen]()
-    asked.add("ldap.base-dn")
-    seen_of = np.array([seen.code(_seen(entry, asked)) for entry in scene.inspection.found], np.int64)
-    states = connection_states(scene.table, scene.orientation.client.astype(np.int64)).astype(np.int64)
-    columns = (labels.codes.astype(np.int64), seen_of[scene.inspection.codes], states)
-    codes, first = distinct_rows(columns)
+
+    findings: Framed
+    verdicts: dict[str, int]
+
+
+def audit(
+    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], rules: Sequence[FindingRule], frames: Frames
+) -> Audit:
+    """Check every distinct set of facts once."""
+    facts = _Columns(scene, labels, tenants, hosts, rules, frames)
+    codes, first = distinct_rows(facts.columns)
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
-        label, own, state = (int(column[index]) for column in columns)
-        observed = Observed(labels.facts[label], labels.decisions[label], *seen.values[own][:3], STATES[state],
-                            seen.values[own][3])  # fmt: skip
+        observed = facts.observed(index)
         verdicts[f"authentication {authentication_verdict(scene.rulebook, observed)}"] += count
         verdicts[f"encryption {encryption_verdict(scene.rulebook, observed)}"] += count
         made.append(check(scene.rulebook, rules, observed))
     values = [[_worded(each, hole) for hole, each in enumerate(found)] for found in made]
-    return Framed(codes, values, _frames(scene, codes, made, frames)), dict(verdicts)
+    return Audit(Framed(codes, values, _frames(scene, codes, made, frames)), dict(verdicts))
+
+
+def _worded(found: Found, hole: int) -> dict[str, Any]:
+    return {
+        "id": found.id, "severity": found.severity, "text": found.text, "documented": found.documented or None,
+        "frame": Hole(hole),
+    }  # fmt: skip
+
+
+# ---- facts ----------------------------------------------------------------------------------------------
+
+
+_SOURCES: Final = (None, "inventory", "traffic")
+
+
+class _Columns:
+    """What findings are made from, as numbers into distinct values, one column for each sort of fact."""
+
+    def __init__(
+        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], rules: Sequence[FindingRule],
+        frames: Frames,
+    ) -> None:  # fmt: skip
+        self._labels, self._scene = labels, scene
+        asked = {name for rule in rules for test in (*rule.when, *rule.unless) for name in test if name not in FACTS}
+        asked.add("ldap.base-dn")
+        self._seen, self._remarks = Distinct[Seen](), Distinct[tuple[Remark, ...]]()
+        self._networks = Distinct[frozenset[str]]()
+        seen_of = np.array([self._seen.code(_seen(entry, asked)) for entry in scene.inspection.found], np.int64)
+        source_of = np.array([_source(host) for host in hosts], np.int64)
+        network_of = self._network_of(rules)
+        self.columns = (
+            labels.codes.astype(np.int64),
+            seen_of[scene.inspection.codes],
+            connection_states(scene.table, scene.orientation.client.astype(np.int64)).astype(np.int64),
+            source_of[tenants.client],
+            source_of[tenants.server],
+            network_of[scene.sides.client],
+            network_of[scene.sides.server],
+            self._remark_codes(tenants, hosts, frames),
+        )
+
+    def observed(self, index: int) -> Observed:
+        """The facts of one conversation."""
+        label, own, state, client, server, from_, to, remarks = (int(column[index]) for column in self.columns)
+        authentication, encryption, tls_version, signs = self._seen.values[own]
+        return Observed(
+            self._labels.facts[label], self._labels.decisions[label], authentication, encryption, tls_version,
+            STATES[state], signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
+            self._networks.values[to], self._remarks.values[remarks],
+        )  # fmt: skip
+
+    def _network_of(self, rules: Sequence[FindingRule]) -> NDArray[np.int64]:
+        """Of each address, the number of the set of networks that it is in."""
+        networks, texts = networks_of(rules), self._scene.addresses.texts
+        nowhere = self._networks.code(frozenset())
+        if not networks:
+            return np.full(len(texts), nowhere, np.int64)
+        return np.array([self._networks.code(within(networks, text)) for text in texts], np.int64)
+
+    def _remark_codes(self, tenants: Tenants, hosts: Sequence[Host], frames: Frames) -> NDArray[np.int64]:
+        """Of each conversation, the number of what it shows against the inventory."""
+        shown: dict[int, list[Remark]] = {}
+        for number, host in enumerate(hosts):
+            if host.contradicted or (self._scene.inventory.entries and host.listed is UNKNOWN and host.reasons):
+                address = self._scene.addresses.texts[int(tenants.addresses[number])]
+                for index, remark in _remarks(self._scene, host, address, frames):
+                    shown.setdefault(index, []).append(remark)
+        codes = np.full(self._scene.table.count, self._remarks.code(()), np.int64)
+        for index, remarks in shown.items():
+            codes[index] = self._remarks.code(tuple(remarks))
+        return codes
 
 
 def _seen(entry: object, asked: set[str]) -> Seen:
@@ -63,26 +131,66 @@ def _seen(entry: object, asked: set[str]) -> Seen:
     return entry.authentication, entry.encryption, entry.tls_version, signs
 
 
-def _worded(found: Found, hole: int) -> dict[str, Any]:
-    return {"id": found.id, "severity": found.severity, "text": found.text, "frame": Hole(hole)}
+def _source(host: Host) -> int:
+    """Index into _SOURCES: who says what the host is."""
+    return 1 if host.listed.roles else 2 if host.inferred.roles else 0
+
+
+def _remarks(scene: Scene, host: Host, address: str, frames: Frames) -> Iterator[tuple[int, Remark]]:
+    """What conversations show of a host against the inventory, with their indexes.
+
+    Of a host that is not listed, what makes it an Exchange server: of each role the first act.
+    """
+    acts = scene.rulebook.acts
+    for word, reasons in host.contradicted.items():
+        listed = ", ".join(sorted(host.listed.roles if word in ROLES else host.listed.versions))
+        for reason in reasons:
+            told = acts[reason.act].title, frames.number(reason.frame)
+            yield reason.conversation, Remark("contradiction", word, address, listed, *told)
+    if host.listed is UNKNOWN and scene.inventory.entries:
+        for role in sorted(EXCHANGE_ROLES.intersection(host.reasons)):
+            for reason in host.reasons[role][:1]:
+                told = acts[reason.act].title, frames.number(reason.frame)
+                yield reason.conversation, Remark("unlisted", role, address, "", *told)
+
+
+# ---- frames ---------------------------------------------------------------------------------------------
 
 
 def _frames(
     scene: Scene, codes: NDArray[np.int32], made: Sequence[tuple[Found, ...]], frames: Frames
 ) -> NDArray[np.int64]:
-    """Frame numbers by conversation and finding: of the sign that shows it, else of the payload, else the first."""
+    """Frame numbers by conversation and finding: of the remark or sign that shows it, else of the payload, else the
+    first. Places are worked out once for each finding of each distinct payload."""
     first = scene.table.rows["first_frame"][: scene.table.count] % frames.BLOCK
     numbers = np.repeat(first[:, None], max(map(len, made), default=0), 1)
     filled = np.array([bool(found) for found in made], np.bool_)
-    wanted: list[tuple[int, int, Place]] = []
-    for index in np.flatnonzero(filled[codes]).tolist() if len(filled) else []:
-        evidence = scene.inspection.evidence(index)
-        if evidence is not None:
-            wanted += [(index, hole, _place(evidence, found)) for hole, found in enumerate(made[codes[index]])]
-    if wanted:
-        rows, holes, places = zip(*wanted, strict=True)
-        numbers[list(rows), list(holes)] = scene.inspection.locate(rows, places).frames % frames.BLOCK
+    rows = np.flatnonzero(filled[codes]) if len(filled) else np.zeros(0, np.int64)
+    pair_of, sample = distinct_rows((codes[rows].astype(np.int64), scene.inspection.codes[rows].astype(np.int64)))
+    if not len(rows):
+        return numbers
+    shown = [_shown(scene, index, made[codes[index]]) for index in rows[sample].tolist()]
+    for hole in range(numbers.shape[1]):
+        table = np.array([pair[hole] if hole < len(pair) else _FIRST for pair in shown], np.int64)[pair_of]
+        known, placed = table[:, 0] == _KNOWN, table[:, 0] >= 0
+        numbers[rows[known], hole] = table[known, 1]
+        located = scene.inspection.locate_all(rows[placed], table[placed, 0], table[placed, 1])
+        numbers[rows[placed], hole] = located.frames % frames.BLOCK
     return numbers
+
+
+_FIRST: Final = (-1, 0)
+_KNOWN: Final = -2
+"""Instead of a side of the dialogue: the first frame shows it; the frame is known, and stands behind it."""
+
+
+def _shown(scene: Scene, index: int, found: Sequence[Found]) -> list[tuple[int, int]]:
+    """What shows each finding of a conversation: side and offset in the dialogue, or one of the above."""
+    evidence = scene.inspection.evidence(index)
+    return [
+        (_KNOWN, each.frame) if each.frame is not None else _FIRST if evidence is None else _place(evidence, each)
+        for each in found
+    ]
 
 
 def _place(evidence: Evidence, found: Found) -> Place:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from classifier.records import interface_text, place, safe, side
+from classifier.records import finding_text, interface_text, place, safe, side
 
 if TYPE_CHECKING:
     from classifier.reasoning import Reasoning, Settling
@@ -83,7 +83,7 @@ def explain(record: Mapping[str, Any], reasoning: Reasoning | None = None) -> st
         [*_role(record, "server")],
         [*_others(record, reasoning)],
         [*_settle(record, reasoning)],
-        [f"finding, {item['severity']}: {item['text']}{place(item)}" for item in record["findings"]],
+        [finding_text(item) + place(item) for item in record["findings"]],
     ]
     lines = [*_head(record, reasoning), ""]
     for number, step in enumerate((step for step in steps if step), 1):

@@ -11,7 +11,7 @@ from typing import IO, Any
 from classifier import blocks
 from classifier.excerpt import Excerpt, Packet
 from classifier.limits import COMMENT_LENGTH, FRAME_COMMENTS, HOST_NAME_LENGTH
-from classifier.records import fact_text, interface_text, resolution_text, safe, summary
+from classifier.records import fact_text, finding_text, interface_text, resolution_text, safe, summary
 from classifier.result import Result
 
 Place = tuple[str, int]
@@ -76,7 +76,7 @@ def _remarks(record: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             yield (file, bound["frame"]), interface_text(bound)
     for finding in record["findings"]:
         if finding["frame"] is not None:
-            yield (file, finding["frame"]), f"finding, {finding['severity']}: {finding['text']}"
+            yield (file, finding["frame"]), finding_text(finding)
 
 
 def host_names(result: Result, ids: Iterable[int]) -> Iterator[tuple[str, str]]:

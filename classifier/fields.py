@@ -135,6 +135,7 @@ _FINDING: Final = (
     _f("id", "str", "which check"),
     _f("severity", "str", "how bad", words=model.SEVERITIES),
     _f("text", "str", "what is unexpected or weak, for a person"),
+    _f("documented", "str", "what the documents expect there; null where they are silent", nullable=True),
     _FRAME,
 )
 _EVIDENCE: Final = (
@@ -234,10 +235,19 @@ HOST_FIELDS: Final[tuple[Field, ...]] = (
 )
 """Columns of the hosts, as `exflow hosts` and `Result.hosts()` show them."""
 
+_OF_FINDINGS: Final = (
+    "start", "transport", "client_ip", "client_port", "server_ip", "server_port", "data_paths", "conn_state",
+    "community_id",
+)  # fmt: skip
+"""What a finding tells of its conversation."""
+
 FINDING_FIELDS: Final[tuple[Field, ...]] = (
     _f("conversation", "int", "id of the conversation"),
     _f("file", "str", "capture that holds its first frame"),
     *_FINDING,
+    *(field for field in FIELDS if field.name in _OF_FINDINGS),
+    _f("reason", "str", "why it is that severe"),
+    _f("accepted", "str", "why the user accepts it; null if nobody does", nullable=True),
 )
 """Columns of `Result.findings()`: one row a finding."""
 

@@ -350,7 +350,7 @@ class _Index:
         self._services = rulebook.services
         self._starts = {transport: rulebook.port_starts(transport) for transport in ("tcp", "udp")}
         self.by_service: dict[str, list[Candidate]] = {name: [] for name in rulebook.services}
-        for candidate in _candidates(rulebook.paths.values()):
+        for candidate in candidates(rulebook):
             for name in candidate.form.speaks:
                 self.by_service[name].append(candidate)
         self._by_key: dict[tuple[str, str], list[Service]] = {}
@@ -432,9 +432,10 @@ def _by_protocol(rulebook: Rulebook) -> Mapping[str, list[Act]]:
     return found
 
 
-def _candidates(paths: Iterable[DataPath]) -> Iterable[Candidate]:
+def candidates(rulebook: Rulebook) -> Iterable[Candidate]:
+    """Every form of every path, once for each direction."""
     numbers = count()
-    for place, path in enumerate(paths):
+    for place, path in enumerate(rulebook.paths.values()):
         order = (RANKS.index(path.rank), place)
         for form in path.forms:
             yield Candidate(next(numbers), path, form, form.client_roles, form.server_roles, order)

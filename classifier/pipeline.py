@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import acquaintance, audit, columns, inspectors, labelling
+from classifier.acceptance import load_acceptances
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import EndpointMap, Entry
-from classifier.expectations import load_findings
+from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
@@ -44,12 +45,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked to use. jobs: 1 reads and assembles in turns, more does both at once."""
+    """What a run is asked to use. jobs: 1 reads and assembles in turns, more does both at once.
+
+    policy: the user's own findings; accept: findings that the user lives with (both TOML).
+    """
 
     inventory: Path | None = None
     signatures: Path | None = None
     endpoint_map: Path | None = None
     jobs: int = 2
+    policy: Path | None = None
+    accept: Path | None = None
 
 
 def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress: Progress | None = None) -> Result:
@@ -63,10 +69,14 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     rulebook = load(settings.signatures)
     inventory = Inventory.load(settings.inventory) if settings.inventory else Inventory()
     endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
+    policy = load_policy(rulebook, settings.policy) if settings.policy else ()
+    known = frozenset(rule.id for rule in (*load_findings(rulebook), *policy))
+    accepted = load_acceptances(settings.accept, known) if settings.accept else ()
     captures = CaptureSet.of(inputs)
     assembly = assemble(captures, settings.jobs, progress)
     with _collector_at_rest():
-        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs)
+        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy)
+        result.acceptances = accepted
     if settings.endpoint_map:
         try:
             endpoint_map.save(settings.endpoint_map)
@@ -179,8 +189,9 @@ def conclude(
     inventory: Inventory,
     endpoint_map: EndpointMap,
     jobs: int = 2,
+    policy: Sequence[FindingRule] = (),
 ) -> Result:
-    """Label every conversation of an assembly."""
+    """Label every conversation of an assembly, and audit it. policy: findings besides those of the signatures."""
     table = assembly.table
     addresses = Addresses.of(table.rows, table.count)
     orientation = first_look(table, _service_ports(rulebook))
@@ -200,13 +211,15 @@ def conclude(
     first = labelling.label(scene, grounds, tenants, [UNKNOWN] * len(tenants.addresses))
     hosts = acquaintance.meet(scene, tenants, first)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
-    found, verdicts = audit.findings(scene, labels, load_findings(rulebook), captures.frames)
+    rules = (*load_findings(rulebook), *policy)
+    audited = audit.audit(scene, labels, tenants, hosts, rules, captures.frames)
     table_columns = columns.of_scene(
         scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
     )
     return Result(
-        table_columns | {"findings": found},
-        verdicts=verdicts,
+        table_columns | {"findings": audited.findings},
+        verdicts=audited.verdicts,
+        rules=rules,
         damages=captures.damages,
         counters=_counters(captures, assembly, endpoint_map),
         inputs=captures.names,

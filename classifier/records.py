@@ -310,15 +310,21 @@ def _contradiction(reason: Mapping[str, Any]) -> str:
 
 
 FINDINGS: Final = View(
-    needs=("conversation", "file", "id", "severity", "text", "frame"),
+    needs=(
+        "conversation", "file", "id", "severity", "text", "documented", "frame", "client_ip", "server_ip",
+        "server_port", "transport", "accepted",
+    ),
     cells={
         "CONVERSATION": lambda row: str(row["conversation"]),
-        "SEVERITY": lambda row: row["severity"],
+        "SEVERITY": lambda row: f"accepted ({row['severity']})" if row["accepted"] else row["severity"],
         "FINDING": lambda row: row["id"],
-        "WHAT": lambda row: row["text"],
+        "CLIENT": lambda row: row["client_ip"],
+        "SERVER": lambda row: f"{row['server_ip']} {row['transport']}/{row['server_port']}",
+        "OBSERVED": lambda row: row["text"],
+        "DOCUMENTED": lambda row: row["documented"] or "-",
         "FRAME": lambda row: f"{row['frame']} of {row['file']}",
     },
-)
+)  # fmt: skip
 """What is unexpected or weak: observation, documented expectation, and the frame that shows it."""
 
 SIGNATURES: Final = View(
@@ -468,6 +474,11 @@ def interface_text(bound: Mapping[str, Any]) -> str:
 def fact_text(fact: Mapping[str, Any]) -> str:
     """A piece of evidence and where it is."""
     return f"{fact['kind']}: {fact['field']} = {fact['value']}{place(fact)}"
+
+
+def finding_text(finding: Mapping[str, Any]) -> str:
+    """What is unexpected or weak, and what the documents expect."""
+    return f"finding, {finding['severity']}: " + " ".join(filter(None, (finding["text"], finding["documented"])))
 
 
 def place(item: Mapping[str, Any]) -> str:

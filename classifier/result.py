@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from scapy.plist import PacketList
 
+    from classifier.acceptance import Acceptance
+    from classifier.findings import FindingRule
     from classifier.reasoning import Reasoning
 
 ALWAYS_COUNTED: Final = frozenset({"packets", "packets_without_tcp_or_udp"})
@@ -84,6 +86,7 @@ class Result:
     failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
+    rules: the findings that were looked for. acceptances: those of their findings that the user lives with.
     reasoner: goes once more through the decision of the conversation in a row.
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
     """
@@ -96,6 +99,7 @@ class Result:
         counters: Mapping[str, int] | None = None,
         inputs: Iterable[str] = (),
         verdicts: Mapping[str, int] | None = None,
+        rules: Iterable[FindingRule] = (),
         endpoint_rows: Iterable[Row] = (),
         host_rows: Iterable[Row] = (),
         reasoner: Callable[[int], Reasoning | None] | None = None,
@@ -106,6 +110,8 @@ class Result:
         self.failures: list[str] = []
         self.inputs = tuple(inputs)
         self.verdicts = dict(verdicts or {})
+        self.rules = tuple(rules)
+        self.acceptances: tuple[Acceptance, ...] = ()
         self.endpoint_rows = list(endpoint_rows)
         self.host_rows = list(host_rows)
         self._reasoner = reasoner
@@ -159,15 +165,18 @@ class Result:
         from classifier.selection import chosen
 
         rows = np.flatnonzero(chosen(self, conditions))
-        return Result(
+        selected = Result(
             {name: taken(column, rows) for name, column in self.columns.items()},
             damages=self.damages,
             counters=self.counters,
             inputs=self.inputs,
+            rules=self.rules,
             endpoint_rows=self.endpoint_rows,
             host_rows=self.host_rows,
             reasoner=lambda index: self.reasoning(int(rows[index])),
         )
+        selected.acceptances = self.acceptances
+        return selected
 
     def reasoning(self, index: int) -> Reasoning | None:
         """Which paths were weighed for the conversation in that row, and what would settle it."""
@@ -211,10 +220,22 @@ class Result:
         return show(self)
 
     def _finding_rows(self) -> Iterator[Row]:
-        column = self.columns["findings"]
+        column, today = self.columns["findings"], datetime.now(UTC).date()
+        holding = [each for each in self.acceptances if each.holds(today)]
+        reasons = {rule.id: rule.reason for rule in self.rules}
+        at_hand = [field.name for field in FINDING_FIELDS if field.name in self.columns]
         for index in _rows_with_values(column):
-            at_hand = {"conversation": int(self._ids[index]), "file": value_at(self.columns["file"], index)}
-            yield from ({**at_hand, **finding} for finding in value_at(column, index))
+            talk = {name: self._raw(name, index) for name in at_hand}
+            talk["conversation"] = int(self._ids[index])
+            for finding in value_at(column, index):
+                row = {**talk, **finding, "reason": reasons.get(finding["id"], "")}
+                accepted = next((each.reason for each in holding if each.covers(row)), None)
+                yield {**row, "accepted": accepted}
+
+    def _raw(self, name: str, index: int) -> Any:
+        """One value as rows of small tables have it: times in nanoseconds."""
+        column = self.columns[name]
+        return int(column.ns[index]) if isinstance(column, Times) else value_at(column, index)
 
 
 class Holder(Protocol):

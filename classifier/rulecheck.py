@@ -6,13 +6,14 @@ Owns the notation of examples (signatures/README.md, "Examples"). Must not decid
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from . import roles
-from .expectations import FindingRule, Observed, check, read_findings
+from .expectations import Observed, Remark
+from .findings import ADDRESSES, REMARKS, FindingRule, check, networks_of, read_findings, read_policy, within
 from .matching import acts_in
 from .model import PROTOCOLS, ROLES
 from .rulebook import read
@@ -25,12 +26,22 @@ def verify(directory: Path | None = None) -> list[Issue]:
     rulebook, issues = read(directory)
     if not issues:
         rules, issues = read_findings(rulebook)
-        issues = [*issues, *_example_issues(rulebook), *_finding_issues(rulebook, rules)]
+        issues = [*issues, *_example_issues(rulebook), *_finding_issues(rulebook, rules, _files(rulebook.directory))]
     return sorted(issues)
 
 
-def _finding_issues(rulebook: Rulebook, rules: Iterable[FindingRule]) -> Iterable[Issue]:
-    places = _places(rulebook.directory)
+def verify_policy(path: Path, directory: Path | None = None) -> list[Issue]:
+    """All issues of a user's own findings, for the signatures of a directory: of form, and of their examples."""
+    rulebook, issues = read(directory)
+    if not issues:
+        rules, issues = read_policy(rulebook, path)
+        issues = [*issues, *_finding_issues(rulebook, rules, _places([path]))]
+    return sorted(issues)
+
+
+def _finding_issues(
+    rulebook: Rulebook, rules: Iterable[FindingRule], places: Mapping[tuple[str, str], tuple[str, int]]
+) -> Iterable[Issue]:
     for rule in rules:
         for key, texts, expected in (("example", rule.examples, True), ("counterexample", rule.counterexamples, False)):
             for text in texts:
@@ -42,7 +53,7 @@ def _finding_issues(rulebook: Rulebook, rules: Iterable[FindingRule]) -> Iterabl
 
 def _finding_problem(rulebook: Rulebook, rule: FindingRule, text: str, expected: bool) -> str | None:
     try:
-        found = bool(check(rulebook, (rule,), observed_of_example(rulebook, text)))
+        found = bool(check(rulebook, (rule,), observed_of_example(rulebook, text, rule)))
     except ValueError as error:
         return f"cannot be read: {error}"
     return None if found is expected else "gives no finding" if expected else "gives the finding"
@@ -50,25 +61,31 @@ def _finding_problem(rulebook: Rulebook, rule: FindingRule, text: str, expected:
 
 _OBSERVED_WORDS: Final = {
     "authentication": "authentication", "encryption": "encryption", "tls-version": "tls_version",
-    "conn-state": "conn_state",
+    "conn-state": "conn_state", "client-source": "client_source", "server-source": "server_source",
 }  # fmt: skip
+_EXTRA_WORDS: Final = (*_OBSERVED_WORDS, *ADDRESSES, *REMARKS)
 
 
-def observed_of_example(rulebook: Rulebook, text: str) -> Observed:
-    """What an example of a finding says was seen: the facts of an example, and words for the protection.
+def observed_of_example(rulebook: Rulebook, text: str, rule: FindingRule) -> Observed:
+    """What an example of a finding says was seen: the facts of an example, and words for the rest.
 
-    Raises ValueError as `facts_of_example` does.
+    Raises ValueError as `facts_of_example` does, and for an address that is none.
     """
     words = shlex.split(text)
-    own = dict(word.split("=", 1) for word in words[5:] if word.partition("=")[0] in _OBSERVED_WORDS)
-    rest = [word for word in words if word.partition("=")[0] not in _OBSERVED_WORDS]
+    own = [word.split("=", 1) for word in words[5:] if word.partition("=")[0] in _EXTRA_WORDS]
+    rest = [word for word in words if word.partition("=")[0] not in _EXTRA_WORDS]
     facts = facts_of_example(rulebook, shlex.join(rest))
-    seen: dict[str, Any] = {_OBSERVED_WORDS[key]: value for key, value in own.items()}
-    return Observed(facts, decide(rulebook, facts), signs=facts.signs, **seen)
+    seen: dict[str, Any] = {_OBSERVED_WORDS[key]: value for key, value in own if key in _OBSERVED_WORDS}
+    networks = networks_of([rule])
+    for key, value in own:
+        if key in ADDRESSES:
+            seen[f"{key.partition('-')[0]}_networks"] = within(networks, value)
+    remarks = tuple(Remark(key, value) for key, value in own if key in REMARKS)
+    return Observed(facts, decide(rulebook, facts), signs=facts.signs, remarks=remarks, **seen)
 
 
 def _example_issues(rulebook: Rulebook) -> Iterable[Issue]:
-    places = _places(rulebook.directory)
+    places = _files(rulebook.directory)
     kinds: tuple[tuple[Iterable[Example], Callable[..., str | None]], ...] = (
         (rulebook.paths.values(), _example_problem),
         (rulebook.acts.values(), _act_problem),
@@ -125,10 +142,14 @@ def _example_problem(rulebook: Rulebook, path: DataPath, text: str, expected: bo
     return f"gives {got}" if expected else f"matches ({decision.certainty})"
 
 
-def _places(directory: Path) -> dict[tuple[str, str], tuple[str, int]]:
-    """(path id, key) → file and line where that key stands."""
+def _files(directory: Path) -> dict[tuple[str, str], tuple[str, int]]:
+    return _places(sorted(directory.glob("*.toml")))
+
+
+def _places(files: Iterable[Path]) -> dict[tuple[str, str], tuple[str, int]]:
+    """(table, key) → file and line where that key stands."""
     places: dict[tuple[str, str], tuple[str, int]] = {}
-    for file in sorted(directory.glob("*.toml")):
+    for file in files:
         table = ""
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if line.startswith("["):

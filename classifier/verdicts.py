@@ -24,7 +24,7 @@ from .matching import Candidate, Facts, Level, Match, matches, windows_interface
 from .model import EXCHANGE_ROLES, VERSIONS
 from .rules import ANY, FirewallRule, Rulebook
 
-__all__ = ["Decision", "Facts", "agrees", "decide", "objection"]
+__all__ = ["Decision", "Facts", "agrees", "decide", "misplaced", "objection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,26 @@ def _allows(words: Sequence[str], known: frozenset[str], candidate: Candidate) -
     if "exchange-server" in known and not EXCHANGE_ROLES.isdisjoint(words):
         return True
     return not _PERSONS.isdisjoint(words) and not _PERSONS.isdisjoint(known)
+
+
+def misplaced(rulebook: Rulebook, facts: Facts) -> list[tuple[Candidate, tuple[bool, bool]]]:
+    """What the bytes and the port say it is, where the known roles allow none of that: documented ways of which one
+    side is as it should be and the other isn't, with whether client and server are. One is an Exchange server."""
+    if EXCHANGE_ROLES.isdisjoint(facts.client_roles | facts.server_roles):
+        return []
+    found = [match for match in matches(rulebook, facts) if match.speech.level > Level.PORT and match.on_port]
+    best = max((match.speech.level for match in found), default=Level.PORT)
+    right = [match.candidate for match in found if match.speech.level is best]
+    ways = [(each, _roles_allow(each, facts)) for each in right if _right_version(each, facts)]
+    return [] if any(all(fits) for _, fits in ways) else [(each, fits) for each, fits in ways if any(fits)]
+
+
+def _roles_allow(candidate: Candidate, facts: Facts) -> tuple[bool, bool]:
+    """Whether client and server may stand there."""
+    return (
+        _allows(candidate.clients, facts.client_roles, candidate),
+        _allows(candidate.servers, facts.server_roles, candidate),
+    )
 
 
 def _exact(words: Sequence[str], known: frozenset[str]) -> bool:

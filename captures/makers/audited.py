@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from captures.makers import openings, talk
+from typing import Any
+
+from captures.makers import openings, rpc, talk
 from captures.makers.catalogue import story
 from captures.makers.certificates import certificate
 from captures.makers.openings import COMMON_WORDS, INTERNAL_WORDS, dialogue, ehlo
 from captures.makers.organisation import hosts
 from captures.makers.scene import Host, Scene, Tcp
+from captures.makers.talk import KERBEROS, PRIVACY, Credentials
+
+EDGESYNC: dict[str, Any] = {
+    "data_paths": ("transport-edgesync-hub-to-edge",),
+    "also": ("note-edgesync-50636",),
+    "certainty": ("weak", "strong"),
+}
+ALSO_TO_MAILBOX = ("mailbox-availability", "note-cas-to-mailbox-many-ports")
 
 
 @story("audit-refused-exchange-authentication", "Hub to Hub: X-EXPS refused with 454 5.7.3; then mail that is accepted")
@@ -39,12 +49,11 @@ def no_answer(scene: Scene) -> None:
     for pause in (0, 3000, 6000):
         scene.wait(pause)
         silent.segment(client, flags="S", at=0)
-    unread = {"data_paths": ("transport-edgesync-hub-to-edge",), "also": ("note-edgesync-50636",)}
-    silent.is_(**unread, certainty=("weak", "strong"))
+    silent.is_(**EDGESYNC)
     refused = Tcp(scene, client, server, 50636, handshake=False)
     refused.segment(client, flags="S")
     refused.segment(server, flags="RA")
-    refused.is_(**unread, certainty=("weak", "strong"))
+    refused.is_(**EDGESYNC)
     _tls(scene, client, server, 50636, 0x0303)
 
 
@@ -55,6 +64,131 @@ def weak_ciphers(scene: Scene) -> None:
         openings.get_ticket(scene, hub, dc, "HUB1$", "SMTPSVC/hub2.example.test", etype=etype).is_("kerberos")
     for version in (0x0300, 0x0301, 0x0303):
         _tls(scene, reader, cas, 995, version)
+
+
+@story("audit-weak-suites", "POP3 over TLS 1.2 with RC4 and a certificate of its own making; with AES and a bought one")
+def weak_suites(scene: Scene) -> None:
+    reader, cas = hosts(scene, "pop1", "cas1")
+    for cipher, issuer in ((0x0005, ""), (0x002F, "Example Issuing CA")):
+        tcp = scene.tcp(reader, cas, 995)
+        proof = certificate(scene.noise, cas.name, (cas.fqdn,), **({"issuer": issuer} if issuer else {}))
+        tcp.ask(talk.client_hello(scene.noise(64)))
+        tcp.answer(talk.server_hello(scene.noise(64), proof, cipher=cipher))
+        tcp.ask(talk.record(20, b"\x01", 0x0303) + talk.record(22, scene.noise(80), 0x0303))
+        tcp.close()
+        tcp.is_("tls", encryption=("tls-implicit",))
+
+
+# ---- blocked ----------------------------------------------------------------------------------------------
+
+
+@story("audit-announced-port", "The mapper hands out 6117: three SYNs without answer; a refusal; a session")
+def announced_port(scene: Scene) -> None:
+    client, server = hosts(scene, "cas1", "mbx1")
+    mapping = talk.map_port(scene, client, server, rpc.EMSMDB, 6_117)
+    unread = {"data_paths": ("cas-to-mailbox",), "also": ALSO_TO_MAILBOX, "certainty": ("strong", "strong")}
+    silent = Tcp(scene, client, server, 6_117, handshake=False)
+    for pause in (0, 3000, 6000):
+        scene.wait(pause)
+        silent.segment(client, flags="S", at=0)
+    silent.is_(resolved=mapping.announced, **unread)
+    refused = Tcp(scene, client, server, 6_117, handshake=False)
+    refused.segment(client, flags="S")
+    refused.segment(server, flags="RA")
+    refused.is_(resolved=mapping.announced, **unread)
+    talk.session(
+        scene, client, server, 6_117, rpc.EMSMDB, Credentials(KERBEROS, PRIVACY), talk.EMSMDB_CALLS,
+        resolved=mapping.announced,
+    )  # fmt: skip
+
+
+@story(
+    "audit-reset", "Hub to Edge's directory: a reset by the server before anything is said; by the client; a session"
+)
+def reset(scene: Scene) -> None:
+    client, server = hosts(scene, "hub1", "edge1")
+    for side in (server, client):
+        tcp = scene.tcp(client, server, 50636)
+        tcp.segment(side, flags="RA")
+        tcp.is_(**EDGESYNC)
+    _tls(scene, client, server, 50636, 0x0303)
+
+
+@story("audit-tls-fails", "Hub to Edge's directory: TLS ends with an alert; with a reset after the hello; not at all")
+def failing(scene: Scene) -> None:
+    client, server = hosts(scene, "hub1", "edge1")
+    for answer in (talk.record(21, b"\x02\x28", 0x0303), b""):
+        tcp = scene.tcp(client, server, 50636)
+        tcp.ask(talk.client_hello(scene.noise(64)))
+        if answer:
+            tcp.answer(answer)
+            tcp.close()
+        else:
+            tcp.segment(server, flags="RA")
+        tcp.is_("tls")
+    _tls(scene, client, server, 50636, 0x0303)
+
+
+@story("audit-starttls-refused", "Internet to Edge: 454 TLS not available; then STARTTLS as it should be")
+def starttls_refused(scene: Scene) -> None:
+    client, server = hosts(scene, "internet1", "edge1")
+    tcp = scene.tcp(client, server, 25)
+    dialogue(tcp, *ehlo(client, server, COMMON_WORDS), "C:STARTTLS")
+    dialogue(tcp, "S:454 4.7.0 TLS not available due to temporary reason", "C:QUIT", "S:221 2.0.0 Bye")
+    tcp.close()
+    tcp.is_("smtp")
+    openings.upgraded_mail(scene, client, server, COMMON_WORDS, "STARTTLS").is_("smtp")
+
+
+# ---- unexpected -------------------------------------------------------------------------------------------
+
+
+@story("audit-inventory", "Mail between Hubs; to one that the list calls a voice server; to one that it doesn't have")
+def inventory(scene: Scene) -> None:
+    hub, other = hosts(scene, "hub1", "hub2")
+    wrong = scene.host("HUB3", "10.10.1.13", "unified-messaging", version="2010")
+    missing = scene.host("HUB4", "10.10.1.14")
+    for server in (other, wrong, missing):
+        openings.upgraded_mail(scene, hub, server, (*COMMON_WORDS, *INTERNAL_WORDS), "X-ANONYMOUSTLS").is_("smtp")
+
+
+@story("audit-wrong-ends", "Outlook on the back end, Edge at a domain controller and in a mailbox; each beside who may")
+def wrong_ends(scene: Scene) -> None:
+    outlook, front, back, edge, hub, dc = hosts(scene, "outlook1", "ex2", "ex1", "edge1", "hub1", "dc1")
+    for client in (outlook, front):
+        _tls(scene, client, back, 444, 0x0303)
+    for client in (edge, hub):
+        openings.directory(scene, client, dc).is_("ldap")
+    cas, mailbox = hosts(scene, "cas1", "mbx1")
+    for client in (edge, cas):
+        talk.map_port(scene, client, mailbox, rpc.EMSMDB, 6_117)
+        talk.session(
+            scene, client, mailbox, 6_117, rpc.EMSMDB, Credentials(KERBEROS, PRIVACY), talk.EMSMDB_CALLS,
+            authentication=("kerberos",),
+        )  # fmt: skip
+    plain = (*COMMON_WORDS, *openings.CLIENT_WORDS)
+    for client in (cas, hosts(scene, "mailer1")[0]):
+        openings.upgraded_mail(scene, client, hub, plain, "STARTTLS").is_("smtp")
+    for client in (mailbox, hosts(scene, "browser1")[0]):
+        openings.web(scene, client, cas, "mail.example.test").is_("tls")
+
+
+@story("audit-other-protocols", "A Hub serves SSH on 25 and on 22, HTTP on 2500, and mail; a stranger serves SSH")
+def other_protocols(scene: Scene) -> None:
+    hub, client = hosts(scene, "hub1", "hub2")
+    stranger = scene.host("unix1", "10.10.7.7")
+    for server, port in ((hub, 25), (hub, 22), (stranger, 22)):
+        tcp = scene.tcp(client, server, port)
+        tcp.answer(b"SSH-2.0-OpenSSH_5.1p1 Debian-5\r\n")
+        tcp.ask(b"SSH-2.0-PuTTY_Release_0.60\r\n")
+        tcp.close()
+        tcp.is_("ssh")
+    web = scene.tcp(client, hub, 2500)
+    web.ask(b"GET /status HTTP/1.1\r\nHost: hub1.example.test\r\n\r\n")
+    web.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    web.close()
+    web.is_("http")
+    openings.upgraded_mail(scene, client, hub, (*COMMON_WORDS, *INTERNAL_WORDS), "X-ANONYMOUSTLS").is_("smtp")
 
 
 def _tls(scene: Scene, client: Host, server: Host, port: int, version: int) -> None:

@@ -1,14 +1,19 @@
-"""The command that shows what is blocked, or protected less than the documents say."""
+"""The command that shows what doesn't belong, is protected less than the documents say, or was blocked."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from classifier.cli import common
-from classifier.cli.common import READING, WRITING, options
+from classifier.cli.common import FILE, READING, WRITING, options
 from classifier.model import SEVERITIES
+
+if TYPE_CHECKING:
+    from classifier.result import Result
 
 FOUND: Final = 3
 """Exit status when there are findings of the severity that the user named, or above."""
@@ -19,12 +24,15 @@ FOUND: Final = 3
     *READING,
     *WRITING,
     click.option("--fail-on", type=click.Choice(SEVERITIES), default="high", show_default=True,
-                 help="Exit status 3 if there is a finding of this severity or above."),
+                 help="Exit status 3 if there is a finding of this severity or above that is not accepted."),
+    click.option("--accept", type=FILE, help="TOML of findings that you live with: which, why, until when."),
+    click.option("--policy", type=FILE, help="TOML of findings of your own, in the words of signatures/README.md."),
 )  # fmt: skip
 def audit(captures: tuple[str, ...], out: str, form: str | None, fail_on: str, **settings: Any) -> int:
-    """Show what was blocked, or is protected less than the documents say.
+    """Show what doesn't belong, is protected less than the documents say, or was blocked.
 
-    How many conversations conform, deviate or can't be decided is told on standard error.
+    How many conversations conform, deviate or can't be decided is told on standard error. `exflow signatures show
+    FINDING` tells what to make of a finding.
     """
     from classifier.records import FINDINGS
 
@@ -34,6 +42,15 @@ def audit(captures: tuple[str, ...], out: str, form: str | None, fail_on: str, *
     write(table, FINDINGS)
     for what, count in sorted(result.verdicts.items()):
         click.echo(f"exflow: {what}: {count}", err=True)
+    for line in _expired(result):
+        common.complain(line, 0)
     status = common.report(result)
     severe = SEVERITIES[SEVERITIES.index(fail_on) :]
-    return FOUND if any(table.row(index)["severity"] in severe for index in range(len(table))) else status
+    rows = map(table.row, range(len(table)))
+    return FOUND if any(row["severity"] in severe and not row["accepted"] for row in rows) else status
+
+
+def _expired(result: Result) -> Iterator[str]:
+    """Acceptances that no longer hold."""
+    today = datetime.now(UTC).date()
+    yield from (f"accepted until {each.expires} only: {each}" for each in result.acceptances if not each.holds(today))

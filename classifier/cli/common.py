@@ -63,11 +63,11 @@ def _did_you_mean(missing: Path) -> str:
     return f"; did you mean {missing.parent / near[0]}?" if near else ""
 
 
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 READING: Final = (
     click.argument("captures", metavar="CAPTURE...", nargs=-1, required=True, type=_Capture()),
-    click.option("--inventory", type=_FILE, help="TOML file of the hosts that you know."),
+    click.option("--inventory", type=FILE, help="TOML file of the hosts that you know."),
     click.option(
         "--signatures",
         type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -129,6 +129,8 @@ def _note_reply(turned: Talk, session: _Session, code: int, reply: list[bytes], 
         session.exchange.read(first, turned.server_side, at)
     elif code in (454, 535) and b"Exchange Server authentication" in first:
         turned.by_server("smtp.refused", "Exchange Server authentication", at)
+    elif code == 454 and b"TLS" in first.upper():  # RFC 3207 section 4
+        turned.by_server("smtp.refused", "STARTTLS", at)
 
 
 def _note_greeting(turned: Talk, session: _Session, first: bytes) -> None:

@@ -25,6 +25,7 @@ VERSIONS: Final = {
 _JA4_VERSIONS: Final = {0x0002: "s2", 0x0300: "s3", 0x0301: "10", 0x0302: "11", 0x0303: "12", 0x0304: "13"}
 
 _CHANGE_CIPHER_SPEC: Final = 20
+_ALERT: Final = 21
 _HANDSHAKE: Final = 22
 _MAX_RECORD: Final = 0x4000 + 2048
 """A protected record's length bound (RFC 5246 section 6.2.3)."""
@@ -32,6 +33,16 @@ _MAX_RECORD: Final = 0x4000 + 2048
 _CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE, _CERTIFICATE_REQUEST = 1, 2, 11, 13
 _MESSAGES: Final = frozenset((0, 1, 2, 4, 6, 8, 11, 12, 13, 14, 15, 16, 20, 21, 22))
 """Handshake types (RFC 8446 section 4, RFC 5246 section 7.4); others mean that the rest is encrypted."""
+
+_ALERTS: Final = {
+    10: "unexpected message", 20: "bad record mac", 22: "record overflow", 40: "handshake failure",
+    42: "bad certificate", 43: "unsupported certificate", 44: "certificate revoked", 45: "certificate expired",
+    46: "certificate unknown", 47: "illegal parameter", 48: "unknown ca", 49: "access denied", 50: "decode error",
+    51: "decrypt error", 70: "protocol version", 71: "insufficient security", 80: "internal error",
+    86: "inappropriate fallback", 109: "missing extension", 110: "unsupported extension", 112: "unrecognized name",
+    116: "certificate required", 120: "no application protocol",
+}  # fmt: skip
+"""Descriptions of alerts (RFC 8446 section 6; RFC 5246 section 7.2)."""
 
 _SNI, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0, 13, 16, 43
 
@@ -190,7 +201,25 @@ def read(turned: Talk, client_at: int, server_at: int) -> Handshake:
             _note_server_certificate(turned, found, body, offset)
         elif kind == _CERTIFICATE_REQUEST:
             found.certificate_requested = True
+    for data, at, side in (
+        (turned.client, client_at, turned.client_side), (turned.server, server_at, turned.server_side),
+    ):  # fmt: skip
+        if alert := fatal_alert(data, at):
+            turned.signs.add("tls.alert", alert[0], Place(side, alert[1]))
+    if found.ja4 and len(turned.server) <= server_at and not turned.broken:
+        turned.by_client("tls.unanswered", "ClientHello", client_at)
     return found
+
+
+def fatal_alert(data: bytes, at: int) -> tuple[str, int] | None:
+    """Name and offset of a fatal alert in clear among the records from `at` on (RFC 5246 section 7.2)."""
+    while at + 7 <= len(data) and _is_record(data, at) and data[at] in (_ALERT, _HANDSHAKE):
+        length = data[at + 3] << 8 | data[at + 4]
+        if data[at] == _ALERT:
+            fatal = length == 2 and data[at + 5] == 2
+            return (_ALERTS.get(data[at + 6], f"alert {data[at + 6]}"), at) if fatal else None
+        at += 5 + length
+    return None
 
 
 def messages(data: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:

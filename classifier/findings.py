@@ -1,0 +1,351 @@
+"""Findings: what each is told by, as data, and the check of one set of facts.
+
+Owns the grammar of `findings.toml` and of a user's policy, which is the same. A check is a pure function of the facts.
+Must not know packets, frames or tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import RulebookError
+from .expectations import (
+    EXPECTED,
+    Observed,
+    Remark,
+    authentication_verdict,
+    default_authentication,
+    encryption_verdict,
+    expected,
+)
+from .model import SEVERITIES
+from .placement import displacement, port_speaks
+from .rules import Issue, Pattern, Rulebook
+
+FILE: Final = "findings.toml"
+PAGES: Final = "findings"
+"""Folder beside that file with a page for each finding."""
+NOTHING: Final = "-"
+"""The word of a fact that has no value."""
+
+ADDRESSES: Final = ("client-address", "server-address")
+"""Facts whose patterns are networks or addresses."""
+
+REMARKS: Final = ("contradiction", "unlisted")
+
+FACTS: Final = (
+    "transport", "port", "protocol", "data-path", "client-role", "server-role", "known-client", "known-server",
+    "client-source", "server-source", "client-version", "server-version", "exchange-version", *ADDRESSES,
+    "authentication", "encryption", "tls-version", "conn-state", "certainty", "absence", "unread", "resolved-by",
+    "interface", "authentication-verdict", "encryption-verdict", "default-authentication", "misplaced",
+    "misplaced-path", "port-speaks", *REMARKS,
+)  # fmt: skip
+"""Facts that a finding may test, besides the signs of `vocabulary.toml`."""
+
+Test = Mapping[str, tuple[Pattern, ...]]
+"""Fact to patterns: every fact must have a word that fits one of its patterns."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRule:
+    """One check. reason: why it has that severity. text: what was seen; documented: what should have been, "" where no
+    document says. when: one of these tests must hold, and none of `unless`. page: what to make of it, in Markdown.
+    """
+
+    id: str
+    severity: str
+    reason: str
+    text: str
+    documented: str
+    when: tuple[Test, ...]
+    unless: tuple[Test, ...]
+    examples: tuple[str, ...]
+    counterexamples: tuple[str, ...]
+    page: str = ""
+
+    @property
+    def manual(self) -> str:
+        """The finding in Markdown: severity and why, and its page."""
+        return f"# {self.id}\n\nSeverity {self.severity}: {self.reason}\n\n{self.page}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One finding of one set of facts. shown_by: signs of the test that held, as (field, value); frame: where a remark
+    that it stands on has one."""
+
+    id: str
+    severity: str
+    text: str
+    documented: str
+    shown_by: tuple[tuple[str, str], ...]
+    frame: int | None = None
+
+
+# ---- the check ------------------------------------------------------------------------------------------
+
+
+def check(rulebook: Rulebook, rules: Iterable[FindingRule], seen: Observed) -> tuple[Found, ...]:
+    """All findings of these facts, in the order of the rules."""
+    words = words_of(rulebook, seen)
+    found = []
+    for rule in rules:
+        test = next((test for test in rule.when if _holds(test, words)), None)
+        if test is not None and not any(_holds(each, words) for each in rule.unless):
+            found.append(_found(rulebook, rule, test, words, seen))
+    return tuple(found)
+
+
+def _found(
+    rulebook: Rulebook, rule: FindingRule, test: Test, words: dict[str, frozenset[str]], seen: Observed
+) -> Found:
+    shown = _shown(test, words)
+    remarks = [each for each in seen.remarks if each.kind in test]
+    text, documented = (_worded(rulebook, each, words | shown, seen) for each in (rule.text, rule.documented))
+    signs = tuple((name, value) for name, values in shown.items() for value in sorted(values))
+    return Found(rule.id, rule.severity, text, documented, signs, next((each.frame for each in remarks), None))
+
+
+def _shown(test: Test, words: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """The signs by which a test held, without the others of their field."""
+    return {
+        name: frozenset(value for value in words[name] if any(pattern.matches(value) for pattern in patterns))
+        for name, patterns in test.items()
+        if name not in FACTS
+    }
+
+
+def words_of(rulebook: Rulebook, seen: Observed) -> dict[str, frozenset[str]]:
+    """Every fact with its words; `-` where there is none."""
+    facts, decision = seen.facts, seen.decision
+    single = {
+        "transport": facts.transport, "port": str(facts.server_port), "protocol": facts.protocol,
+        "client-role": decision.client_role, "server-role": decision.server_role,
+        "client-source": seen.client_source, "server-source": seen.server_source,
+        "authentication": seen.authentication, "encryption": seen.encryption, "tls-version": seen.tls_version,
+        "conn-state": seen.conn_state, "certainty": decision.certainty, "absence": decision.absence,
+        "resolved-by": facts.resolved_kind, "port-speaks": port_speaks(rulebook, facts),
+        "unread": facts.condition,
+        "authentication-verdict": authentication_verdict(rulebook, seen),
+        "encryption-verdict": encryption_verdict(rulebook, seen),
+    }  # fmt: skip
+    place = displacement(rulebook, facts)
+    several: dict[str, Iterable[str]] = {
+        "data-path": decision.data_paths, "known-client": facts.client_roles, "known-server": facts.server_roles,
+        "client-version": facts.client_versions, "server-version": facts.server_versions,
+        "exchange-version": decision.exchange_versions, "client-address": seen.client_networks,
+        "server-address": seen.server_networks, "interface": _interfaces(rulebook, seen),
+        "default-authentication": default_authentication(rulebook, seen), "misplaced": place.sides,
+        "misplaced-path": place.paths,
+        **{kind: [each.word for each in seen.remarks if each.kind == kind] for kind in REMARKS},
+    }  # fmt: skip
+    words = {name: frozenset({value or NOTHING}) for name, value in single.items()}
+    words |= {name: frozenset(values) or frozenset({NOTHING}) for name, values in several.items()}
+    for name in {name for name, _ in seen.signs}:
+        words[name] = frozenset(value for field, value in seen.signs if field == name)
+    return words
+
+
+def _interfaces(rulebook: Rulebook, seen: Observed) -> Iterator[str]:
+    """Short names of what was bound; the UUID where no list has it."""
+    for uuid, version in seen.facts.interfaces | seen.facts.offered:
+        interface = rulebook.interface(uuid, version)
+        yield interface.name if interface else uuid
+
+
+def _holds(test: Test, words: Mapping[str, frozenset[str]]) -> bool:
+    return all(
+        any(pattern.matches(word) for pattern in patterns for word in words.get(name, ()))
+        for name, patterns in test.items()
+    )
+
+
+_MOST_WORDS: Final = 5
+"""Words of one fact that a text shows; one more is shown too."""
+
+_PLACE: Final = re.compile(r"\{([a-z0-9.-]+)\}")
+
+
+def _worded(rulebook: Rulebook, text: str, words: Mapping[str, frozenset[str]], seen: Observed) -> str:
+    """A rule's text with its places filled."""
+
+    def fill(place: re.Match[str]) -> str:
+        name = place[1]
+        if name in REMARKS:
+            return "; ".join(_remark(each) for each in seen.remarks if each.kind == name)
+        values = expected(rulebook, seen, name) if name in EXPECTED else sorted(words.get(name, ()))
+        more = len(values) - _MOST_WORDS
+        return ", ".join(values if more <= 1 else [*values[:_MOST_WORDS], f"{more} more"]) or "nothing"
+
+    return _PLACE.sub(fill, text)
+
+
+def _remark(each: Remark) -> str:
+    listed = f", by the inventory {each.listed}," if each.listed else ""
+    return f"{each.host}{listed} acts as {each.word}" + (f": {each.act}" if each.act else "")
+
+
+# ---- networks ---------------------------------------------------------------------------------------------
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks_of(rules: Iterable[FindingRule]) -> dict[str, Network]:
+    """The networks that these rules name, by how they write them."""
+    texts = {
+        pattern.text
+        for rule in rules
+        for test in (*rule.when, *rule.unless)
+        for name in ADDRESSES
+        for pattern in test.get(name, ())
+        if pattern.text != NOTHING
+    }
+    return {text: ipaddress.ip_network(text, strict=False) for text in sorted(texts)}
+
+
+def within(networks: Mapping[str, Network], address: str) -> frozenset[str]:
+    """Which of them an address is in."""
+    if not networks:
+        return frozenset()
+    parsed = ipaddress.ip_address(address)
+    return frozenset(text for text, network in networks.items() if parsed in network)
+
+
+# ---- findings.toml and policies ---------------------------------------------------------------------------
+
+_NEEDED: Final = ("severity", "reason", "text", "when")
+_EXAMPLES: Final = ("example", "counterexample")
+_KEYS: Final = (*_NEEDED, "documented", "unless", *_EXAMPLES)
+
+
+@lru_cache(maxsize=8)
+def load_findings(rulebook: Rulebook) -> tuple[FindingRule, ...]:
+    """The findings beside the signatures; none if they have no such file. Raises RulebookError with every issue."""
+    return _whole(*read_findings(rulebook), "the findings have issues")
+
+
+def load_policy(rulebook: Rulebook, path: Path) -> tuple[FindingRule, ...]:
+    """A user's own findings. Raises RulebookError with every issue of form."""
+    own = {rule.id for rule in load_findings(rulebook)}
+    rules, issues = read_policy(rulebook, path)
+    issues += [Issue(path.name, 1, f"{rule.id}: this finding exists already") for rule in rules if rule.id in own]
+    return _whole(rules, issues, f"policy {path} has issues")
+
+
+def _whole(rules: tuple[FindingRule, ...], issues: list[Issue], complaint: str) -> tuple[FindingRule, ...]:
+    if issues:
+        raise RulebookError(f"{complaint}:\n" + "\n".join(map(str, sorted(issues))))
+    return rules
+
+
+def read_findings(rulebook: Rulebook) -> tuple[tuple[FindingRule, ...], list[Issue]]:
+    """What can be read, and all issues of its form."""
+    path = rulebook.directory / FILE
+    if not path.is_file():
+        return (), []
+    rules, issues = _read(rulebook, path, needed=(*_NEEDED, *_EXAMPLES))
+    return rules, [*issues, *_page_issues(rulebook.directory / PAGES, rules)]
+
+
+def read_policy(rulebook: Rulebook, path: Path) -> tuple[tuple[FindingRule, ...], list[Issue]]:
+    """A user's own findings, which need no examples, as far as they can be read, and all issues of form."""
+    return _read(rulebook, path, needed=_NEEDED)
+
+
+def _read(rulebook: Rulebook, path: Path, needed: tuple[str, ...]) -> tuple[tuple[FindingRule, ...], list[Issue]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return (), [Issue(path.name, 1, f"cannot be read: {error}")]
+    issues: list[Issue] = []
+    rules = []
+    for name, table in tables.items():
+        line = 1 + text[: max(text.find(f"[{name}]"), 0)].count("\n")
+        problems = list(_problems(rulebook, table, needed))
+        issues += [Issue(path.name, line, f"{name}: {problem}") for problem in problems]
+        if not problems:
+            rules.append(_rule(name, table, path.parent / PAGES / f"{name}.md"))
+    return tuple(rules), issues
+
+
+def _page_issues(folder: Path, rules: Iterable[FindingRule]) -> Iterator[Issue]:
+    """Where there are pages, each finding has one, and each page a finding."""
+    if not folder.is_dir():
+        return
+    pages, ids = {path.stem for path in folder.glob("*.md")}, {rule.id for rule in rules}
+    yield from (Issue(FILE, 1, f"{name}: {PAGES}/{name}.md is missing") for name in sorted(ids - pages))
+    yield from (Issue(FILE, 1, f"{PAGES}/{name}.md belongs to no finding") for name in sorted(pages - ids))
+
+
+def _rule(name: str, table: Mapping[str, Any], page: Path) -> FindingRule:
+    return FindingRule(
+        name, table["severity"], table["reason"], table["text"], table.get("documented", ""),
+        tuple(map(_test, _listed(table["when"]))), tuple(map(_test, _listed(table.get("unless", [])))),
+        tuple(_listed(table.get("example", []))), tuple(_listed(table.get("counterexample", []))),
+        page.read_text(encoding="utf-8") if page.is_file() else "",
+    )  # fmt: skip
+
+
+def _test(raw: Mapping[str, Any]) -> Test:
+    return {name: tuple(Pattern(text) for text in _listed(values)) for name, values in raw.items()}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _problems(rulebook: Rulebook, table: Any, needed: Iterable[str]) -> Iterator[str]:
+    if not isinstance(table, dict):
+        yield "must be a table"
+        return
+    yield from (f"unknown key {key!r}{_hint(key, _KEYS)}" for key in table if key not in _KEYS)
+    yield from (f"{key} is missing" for key in needed if not table.get(key))
+    severity = table.get("severity")
+    if severity and severity not in SEVERITIES:
+        yield f"unknown severity {severity!r}{_hint(severity, SEVERITIES)}"
+    for key in ("reason", "text", "documented", *_EXAMPLES):
+        if not all(isinstance(each, str) for each in _listed(table.get(key, ""))):
+            yield f"{key} must be text"
+    vocabulary = (*FACTS, *sorted(rulebook.sign_fields))
+    for test in (*_listed(table.get("when", [])), *_listed(table.get("unless", []))):
+        yield from _test_problems(test, vocabulary)
+    for name in _PLACE.findall(f"{table.get('text')} {table.get('documented')}"):
+        if name not in (*vocabulary, *EXPECTED):
+            yield f"unknown fact {name!r} in text{_hint(name, (*vocabulary, *EXPECTED))}"
+
+
+def _test_problems(test: Any, vocabulary: tuple[str, ...]) -> Iterator[str]:
+    if not isinstance(test, dict) or not test:
+        yield "a test must be a table of facts"
+        return
+    for name, values in test.items():
+        if name not in vocabulary:
+            yield f"unknown fact {name!r}{_hint(name, vocabulary)}"
+        elif not all(isinstance(each, str) for each in _listed(values)):
+            yield f"{name} must be text"
+        elif name in ADDRESSES:
+            yield from _network_problems(name, _listed(values))
+
+
+def _network_problems(name: str, texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            if text != NOTHING:
+                yield f"{name}: {error}"
+
+
+def _hint(word: Any, vocabulary: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(word), list(vocabulary), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
