@@ -1,10 +1,10 @@
-"""Conversations in the Elastic Common Schema, one JSON document a line, for a SIEM.
+"""Conversations and findings in the Elastic Common Schema, one JSON document a line, for a SIEM.
 
 Owns which column is which field of the schema. What the schema has no field for stands under `exflow`, with the
 name that it has in the records. client and server are `source` and `destination`; a field without a value is null.
 
-Source: Elastic Common Schema reference 9.4 (base, ecs, event, network, source, destination and tls fields; the values
-allowed for event.kind, category and type).
+Source: Elastic Common Schema reference 9.4 (base, ecs, event, network, source, destination, rule and tls fields; the
+values allowed for event.kind, category and type).
 """
 
 from __future__ import annotations
@@ -51,11 +51,61 @@ RENAMED: Final = {
 """Fields of the schema that are a column as it stands."""
 
 
+FINDING_CONSTANTS: Final = CONSTANTS | {
+    "event.kind": "alert", "event.type": ["info"], "event.dataset": "exflow.finding",
+}  # fmt: skip
+
+FINDING_RENAMED: Final = {
+    "event.start": "start",
+    "event.reason": "reason",
+    "message": "text",
+    "network.transport": "transport",
+    "network.community_id": "community_id",
+    "rule.id": "id",
+    "source.ip": "client_ip",
+    "source.port": "client_port",
+    "destination.ip": "server_ip",
+    "destination.port": "server_port",
+}
+
+SEVERITIES: Final = {"info": 10, "low": 30, "medium": 50, "high": 70, "critical": 90}
+"""event.severity, which each source may number as it likes: higher is worse."""
+
+
 def write_ecs(table: Table, out: IO[bytes]) -> None:
     """Write each conversation as one document in UTF-8. Raises OSError as `out` does."""
+    _write(dict(_documents(table.columns)), out)
+
+
+def write_ecs_findings(table: Table, out: IO[bytes]) -> None:
+    """Write each finding (rows of `fields.FINDING_FIELDS`) as one document in UTF-8. Raises OSError as `out` does."""
+    if len(table):
+        _write(dict(_finding_documents(table.columns, len(table))), out)
+
+
+def _finding_documents(columns: Mapping[str, Column], rows: int) -> Iterator[tuple[str, Column]]:
+    fields = _constants(FINDING_CONSTANTS, rows) | {name: columns[column] for name, column in FINDING_RENAMED.items()}
+    severity = columns["severity"]
+    assert isinstance(severity, Coded)
+    fields["event.severity"] = Coded(severity.codes, [SEVERITIES[word] for word in severity.values])
+    fields |= {f"exflow.{name}": column for name, column in columns.items() if name not in FINDING_RENAMED.values()}
+    yield "@timestamp", columns["start"]
+    yield from _together(fields)
+
+
+def _constants(values: Mapping[str, Any], rows: int) -> dict[str, Column]:
+    return {name: Coded(np.zeros(rows, np.int32), [value]) for name, value in values.items()}
+
+
+def _together(fields: Mapping[str, Column]) -> list[tuple[str, Column]]:
+    """Fields of one object side by side."""
+    return sorted(fields.items(), key=lambda item: item[0].split(".")[:-1])
+
+
+def _write(documents: Mapping[str, Column], out: IO[bytes]) -> None:
+    """Write documents, given by column for each dotted name, those of one object side by side."""
     from classifier.lines import render
 
-    documents = dict(_documents(table.columns))
     names = list(documents)
     before = dict(zip(names, _openings(names), strict=True))
     last = names[-1].count(".")
@@ -67,9 +117,7 @@ def write_ecs(table: Table, out: IO[bytes]) -> None:
 def _documents(columns: Mapping[str, Column]) -> Iterator[tuple[str, Column]]:
     """Every field by its dotted name; fields of one object stand together."""
     rows = len(_numbers(columns["id"]))
-    fields: dict[str, Column] = {
-        name: Coded(np.zeros(rows, np.int32), [value]) for name, value in CONSTANTS.items()
-    } | {name: columns[column] for name, column in RENAMED.items()}
+    fields = _constants(CONSTANTS, rows) | {name: columns[column] for name, column in RENAMED.items()}
     fields["event.duration"] = _duration(columns["start"], columns["end"])
     fields["network.type"] = _mapped(columns["client_ip"], lambda text: f"ipv{ipaddress.ip_address(text).version}")
     for what in ("packets", "bytes"):
@@ -80,7 +128,7 @@ def _documents(columns: Mapping[str, Column]) -> Iterator[tuple[str, Column]]:
     own = {*RENAMED.values(), "tls_version"}
     fields |= {f"exflow.{name}": column for name, column in columns.items() if name not in own}
     yield "@timestamp", columns["start"]
-    yield from sorted(fields.items(), key=lambda item: item[0].split(".")[:-1])
+    yield from _together(fields)
 
 
 def _numbers(column: Column) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import classifier
 from classifier.cli import exflow
-from classifier.ecs import write_ecs
+from classifier.ecs import SEVERITIES, write_ecs, write_ecs_findings
 from classifier.result import Result
 
 TYPES = json.loads(Path(__file__).with_name("ecs_fields.json").read_text())["fields"]
@@ -52,9 +52,40 @@ def fits(value: Any, kind: str) -> bool:
     return isinstance(value, int | float) if kind == "number" else isinstance(value, str)
 
 
-def test_every_field_outside_our_own_is_the_schemas(documents: list[dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def findings() -> Result:
+    name = "audit-wrong-ends"
+    return classifier.classify(CAPTURES / f"{name}.pcap", inventory=CAPTURES / f"{name}.inventory.toml")
+
+
+def alerts(result: Result) -> list[dict[str, Any]]:
+    out = io.BytesIO()
+    write_ecs_findings(result.finding_table, out)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_findings_are_alerts_with_all_they_say(findings: Result) -> None:
+    told = findings.finding_table
+    documents = alerts(findings)
+    assert len(documents) == len(told) > 3
+    for document, row in zip(documents, map(told.row, range(len(told))), strict=True):
+        assert (document["event"]["kind"], document["event"]["dataset"]) == ("alert", "exflow.finding")
+        assert document["@timestamp"] == row["start"]
+        assert document["rule"]["id"] == row["id"]
+        assert document["message"] == row["text"]
+        assert document["event"]["severity"] == SEVERITIES[row["severity"]]
+        assert document["destination"]["port"] == row["server_port"]
+        assert document["exflow"]["documented"] == row["documented"]
+        assert document["exflow"]["frame"] == row["frame"]
+
+
+def test_no_findings_are_no_alerts() -> None:
+    assert alerts(Result.empty()) == []
+
+
+def test_every_field_outside_our_own_is_the_schemas(documents: list[dict[str, Any]], findings: Result) -> None:
     assert documents
-    for document in documents:
+    for document in documents + alerts(findings):
         for name, value in leaves(document):
             if not name.startswith("exflow."):
                 assert name in TYPES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from classifier.cli import common
-from classifier.cli.common import FILE, READING, WRITING, options
+from classifier.cli.common import FILE, FORMATS, READING, options, writing
 from classifier.model import SEVERITIES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ FOUND: Final = 3
 @click.command()
 @options(
     *READING,
-    *WRITING,
+    *writing(*FORMATS, "sarif", "ecs"),
     click.option("--fail-on", type=click.Choice(SEVERITIES), default="high", show_default=True,
                  help="Exit status 3 if there is a finding of this severity or above that is not accepted."),
     click.option("--accept", type=FILE, help="TOML of findings that you live with: which, why, until when."),
@@ -36,10 +36,10 @@ def audit(captures: tuple[str, ...], out: str, form: str | None, fail_on: str, *
     """
     from classifier.records import FINDINGS
 
-    write = common.writer(out, form, captures)
+    write = common.writer(out, form or ("sarif" if out.endswith(".sarif") else None), captures)
     result = common.read(captures, settings)
     table = result.finding_table
-    write(table, FINDINGS)
+    write(table, FINDINGS, result.rules)
     for what, count in sorted(result.verdicts.items()):
         click.echo(f"exflow: {what}: {count}", err=True)
     for line in _expired(result):

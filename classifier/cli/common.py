@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from classifier.findings import FindingRule
     from classifier.records import View
     from classifier.result import Result, Table
 
@@ -158,8 +159,11 @@ def show(
     return report(result)
 
 
-def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[[Table, View], None]:
-    """What writes a table where the user wants it; wrong wishes are told before anything is read."""
+def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[..., None]:
+    """What writes a table, with its view, where the user wants it; wrong wishes are told before anything is read.
+
+    Findings come with a third argument, the rules that were looked for.
+    """
     chosen = form or _form_by_suffix(out)
     check_out(out, captures, chosen)
     if out != "-":
@@ -195,10 +199,10 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _write_file(out: Path, form: str, table: Table, view: View) -> None:
+def _write_file(out: Path, form: str, table: Table, view: View, *rules: Sequence[FindingRule]) -> None:
     try:
         with out.open("wb") as file:
-            _write(file, form, None, table, view)
+            _write(file, form, None, table, view, *rules)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(out)) from error
 
@@ -218,7 +222,9 @@ def reader() -> Iterator[None]:
         raise ReaderGoneError from error
 
 
-def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: View) -> None:
+def _write(
+    out: IO[bytes], form: str, width: int | None, table: Table, view: View, *rules: Sequence[FindingRule]
+) -> None:
     from classifier import records
 
     with reader():
@@ -231,9 +237,13 @@ def _write(out: IO[bytes], form: str, width: int | None, table: Table, view: Vie
         elif form == "csv":
             records.write_csv(table, out)
         elif form == "ecs":
-            from classifier.ecs import write_ecs
+            from classifier.ecs import write_ecs, write_ecs_findings
 
-            write_ecs(table, out)
+            (write_ecs_findings if rules else write_ecs)(table, out)
+        elif form == "sarif":
+            from classifier.sarif import write_sarif
+
+            write_sarif(table, rules[0], out)
         else:
             records.write_jsonl(table, out)
         out.flush()

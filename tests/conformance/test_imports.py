@@ -28,7 +28,7 @@ ROOMS = (
     "sniffing",
     "lines",
     "records explanation",
-    "ecs",
+    "ecs sarif",
     "arrow tables extraction dissectors overview profile",
     "report deep",
     "sinks packet_ring",
