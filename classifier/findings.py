@@ -181,7 +181,9 @@ def _worded(rulebook: Rulebook, text: str, words: Mapping[str, frozenset[str]], 
         name = place[1]
         if name in REMARKS:
             return "; ".join(_remark(each) for each in seen.remarks if each.kind == name)
-        values = expected(rulebook, seen, name) if name in EXPECTED else sorted(words.get(name, ()))
+        if name in EXPECTED:
+            return ", ".join(expected(rulebook, seen, name)) or "nothing"
+        values = sorted(words.get(name, ()))
         more = len(values) - _MOST_WORDS
         return ", ".join(values if more <= 1 else [*values[:_MOST_WORDS], f"{more} more"]) or "nothing"
 

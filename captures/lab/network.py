@@ -152,6 +152,9 @@ class Network:
                     self._reap()
                     time.sleep(0.05)
         self._reap()
+        for process in self.processes:
+            if process.stdin is not None:
+                process.stdin.close()
         while self._spaces:
             subprocess.run(["ip", "netns", "del", self.name(self._spaces.pop())], capture_output=True, check=False)
 
