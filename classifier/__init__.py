@@ -27,6 +27,7 @@ The house, in the order in which its rooms may import each other:
     sniffing sinks packet_ring   a running live capture, and where its reports and packets go
     excerpt blocks extraction    their frames, by a second reading; pcapng with labels as comments
     profile                      a Wireshark profile for a result
+    firewall                     what a firewall has to let in
     report/                      one HTML file for somebody else
     overview                     a result at a glance, for a notebook
     dissectors deep              one conversation in scapy and tshark

@@ -251,6 +251,21 @@ FINDING_FIELDS: Final[tuple[Field, ...]] = (
 )
 """Columns of `Result.findings()`: one row a finding."""
 
+FIREWALL_FIELDS: Final[tuple[Field, ...]] = (
+    _f("server_ip", "str", "the host that serves the port"),
+    _f("roles", "list[str]", "its roles, of the labels", words=model.ROLES),
+    _f("transport", "str", "tcp or udp", words=model.TRANSPORTS),
+    _f("port", "int", "the port that was in use"),
+    _f("kind", "str", "how it came to be this port", words=("fixed", "mapper", "dynamic-rpc", "static-rpc")),
+    _f("interfaces", "list[str]", "RPC interfaces seen or announced there: UUID, and name where one is known"),
+    _f("clients", "list[str]", "addresses that asked"),
+    _f("data_paths", "list[str]", "documented data paths that the evidence allows"),
+    _f("setup_rules", "list[str]", "rules of Exchange Setup that admit it"),
+    _f("conversations", "int", "how many were seen"),
+    _f("unanswered", "int", "how many of them got no answer, or were refused"),
+)
+"""What a firewall has to let in, as `exflow firewall` shows it: one row for each port of a server that is labelled."""
+
 SIGNATURE_FIELDS: Final[tuple[Field, ...]] = (
     _f("id", "str", "id of the data path"),
     _f("title", "str", "its name in the documents"),

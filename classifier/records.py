@@ -327,6 +327,23 @@ FINDINGS: Final = View(
 )  # fmt: skip
 """What is unexpected or weak: observation, documented expectation, and the frame that shows it."""
 
+FIREWALL: Final = View(
+    needs=(
+        "server_ip", "roles", "transport", "port", "kind", "interfaces", "clients", "data_paths", "setup_rules",
+        "unanswered",
+    ),
+    cells={
+        "SERVER": lambda row: row["server_ip"] + (f" ({', '.join(row['roles'])})" if row["roles"] else ""),
+        "PORT": lambda row: f"{row['transport']}/{row['port']}",
+        "KIND": lambda row: row["kind"] + (f", {row['unanswered']} unanswered" if row["unanswered"] else ""),
+        "CLIENTS": lambda row: ", ".join(row["clients"]),
+        "INTERFACES": lambda row: ", ".join(row["interfaces"]) or "-",
+        "DATA PATHS": lambda row: ", ".join(row["data_paths"]),
+        "RULES OF SETUP": lambda row: ", ".join(row["setup_rules"]) or "-",
+    },
+)  # fmt: skip
+"""What a firewall has to let in."""
+
 SIGNATURES: Final = View(
     needs=("id", "title", "client_roles", "server_roles", "ports", "versions"),
     cells={

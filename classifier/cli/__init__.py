@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "endpoints": "conversations",
     "hosts": "conversations",
     "audit": "audit",
+    "firewall": "firewall",
     "report": "report",
     "extract": "extract",
     "wireshark": "wireshark",

@@ -29,7 +29,7 @@ ROOMS = (
     "lines",
     "records explanation",
     "ecs sarif",
-    "arrow tables extraction dissectors overview profile",
+    "arrow tables extraction dissectors overview profile firewall",
     "report deep",
     "sinks packet_ring",
     "cli",
