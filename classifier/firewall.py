@@ -4,7 +4,8 @@ Owns how ports, clients and labels of conversations become rules. Works on disti
 of rules holds addresses, numbers and words of our own vocabularies only: nothing that a stranger said.
 
 Dynamic RPC ports: Windows hands them out from 1024 to 5000 before 2008, and Exchange Setup makes it 6005 to 65534 since
-2010 (netsh shows start 6005, number 59530); an RPC port outside of its server's range was fixed by somebody.
+2010 (netsh shows start 6005, number 59530); an RPC port outside of its server's range was fixed by somebody. So was,
+most likely, one that the documents use as their example of a fixed port (59531 to 59533).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from classifier.fields import FIREWALL_FIELDS, Coded, Framed, Numbers
 from classifier.result import Result, Table, taken
+from classifier.rules import Rulebook
 
 MAPPERS: Final = (135, 593)
 _HANDED_OUT: Final = frozenset({"ept_map", "ept_lookup", "oxid", "bind", "secondary-address", "endpoint-map-file"})
@@ -27,9 +29,9 @@ _OLD_RANGE, _NEW_RANGE = range(1024, 5001), range(6005, 65_535)
 _FAILED: Final = frozenset({"S0", "REJ"})
 
 
-def firewall_table(result: Result) -> Table:
+def firewall_table(result: Result, rulebook: Rulebook) -> Table:
     """One row for each port of each server that has labelled conversations, by address and port."""
-    return Table.of_rows(FIREWALL_FIELDS, list(_rows(result)))
+    return Table.of_rows(FIREWALL_FIELDS, [row | {"kind": _kind(rulebook, row)} for row in _rows(result)])
 
 
 class _Values:
@@ -90,9 +92,11 @@ def _row(result: Result, rows: NDArray[np.int64]) -> dict[str, Any]:
         "conversations": len(rows),
         "unanswered": sum(count for state, count in values.counted("conn_state") if state in _FAILED),
     }
-    versions = frozenset(values.listed("exchange_versions"))
-    rpc = bool({each["kind"] for each in resolved} & _HANDED_OUT) or "dcerpc" in values.distinct("protocol")
-    return row | {"kind": _kind(number, rpc, versions)}
+    handed_out = bool({each["kind"] for each in resolved} & _HANDED_OUT)
+    return row | {
+        "rpc": handed_out or "dcerpc" in values.distinct("protocol"),
+        "versions": frozenset(values.listed("exchange_versions")),
+    }
 
 
 def _all(lists: Iterable[list[Any]]) -> Iterator[Any]:
@@ -110,13 +114,21 @@ def _interfaces(told: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def _kind(port: int, rpc: bool, versions: frozenset[str]) -> str:
+def _kind(rulebook: Rulebook, row: Mapping[str, Any]) -> str:
+    port, versions = row["port"], row["versions"]
     if port in MAPPERS:
         return "mapper"
-    if not rpc:
+    if not row["rpc"]:
         return "fixed"
     ours = _NEW_RANGE if versions <= _NEW else _OLD_RANGE if versions <= _OLD else None
-    return "dynamic-rpc" if not versions or ours is None or port in ours else "static-rpc"
+    beyond = bool(versions) and ours is not None and port not in ours
+    return "static-rpc" if beyond or _documented(rulebook, row) else "dynamic-rpc"
+
+
+def _documented(rulebook: Rulebook, row: Mapping[str, Any]) -> bool:
+    """Whether the documents name this very port for one of the paths, as they do for the usual fixed ports."""
+    ends = (end for path in row["data_paths"] if path in rulebook.paths for end in rulebook.paths[path].endpoints)
+    return any(end.low == end.high and end.covers(row["transport"], row["port"]) for end in ends)
 
 
 # ---- rules as text ----------------------------------------------------------------------------------------

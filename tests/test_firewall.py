@@ -17,7 +17,8 @@ from click.testing import CliRunner
 import classifier
 from classifier.cli import exflow
 from classifier.firewall import firewall_table, nftables, powershell
-from classifier.result import Result
+from classifier.result import Result, Table
+from classifier.rulebook import load
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 NAMES = ("ticket-49734", "row-static-ports", "audit-no-answer", "rpc-ipv6", "dag-replication", "um-secured")
@@ -30,8 +31,12 @@ def result_of(name: str) -> Result:
     return classifier.classify(capture, inventory=inventory if inventory.exists() else None)
 
 
+def table_of(name: str) -> Table:
+    return firewall_table(result_of(name), load())
+
+
 def rows(name: str) -> list[dict[str, Any]]:
-    table = firewall_table(result_of(name))
+    table = table_of(name)
     return [table.row(index) for index in range(len(table))]
 
 
@@ -57,12 +62,20 @@ def test_the_ticket_has_its_port_and_interface() -> None:
     assert "MSExchangeRPC - RPC (TCP-In)" in row["setup_rules"]
 
 
-def test_a_port_outside_of_what_windows_hands_out_is_static() -> None:
-    """The maker gave fixed ports to the address book and the store of a server of 2010 (captures/makers)."""
-    kinds = {row["port"]: row["kind"] for row in rows("row-static-ports")}
-    assert {port for port, kind in kinds.items() if kind == "static-rpc"} == {
-        port for port in kinds if port < 6005 and port not in (135, 593)
+def test_the_usual_fixed_ports_are_static() -> None:
+    assert {(row["port"], row["kind"]) for row in rows("row-static-ports")} == {
+        (port, "static-rpc") for port in (59531, 59532, 59533)
     }
+
+
+def test_a_port_outside_of_what_windows_hands_out_is_static() -> None:
+    """6006 is within the range of 2010; 5000 would not be: nothing there says so but the range."""
+    kinds = {row["port"]: row["kind"] for row in rows("ticket-49734")}
+    assert (kinds[6005], kinds[135], kinds[25]) == ("dynamic-rpc", "mapper", "fixed")
+    moved = result_of("ticket-49734").select(port=6005)
+    moved.columns["server_port"].values[:] = 5000  # type: ignore[union-attr]
+    table = firewall_table(moved, load())
+    assert table.row(0)["kind"] == "static-rpc"
 
 
 @pytest.mark.skipif(not shutil.which("nft"), reason="nft is not installed: nobody reads its rules")
@@ -70,7 +83,7 @@ def test_a_port_outside_of_what_windows_hands_out_is_static() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nft_takes_the_rules(name: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.nft"
-    path.write_text("\n".join(nftables(firewall_table(result_of(name)))) + "\n")
+    path.write_text("\n".join(nftables(table_of(name))) + "\n")
     done = subprocess.run(["nft", "-c", "-f", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert path.read_text().count(" accept ") == len(rows(name))
@@ -84,7 +97,7 @@ RULE = re.compile(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_has_a_rule_for_each_row_and_nothing_else(name: str) -> None:
-    lines = [line for text in powershell(firewall_table(result_of(name))) for line in text.split("\n")]
+    lines = [line for text in powershell(table_of(name)) for line in text.split("\n")]
     rules = [line for line in lines if line and not line.startswith("#")]
     assert len(rules) == len(rows(name)) > 0
     for line, row in zip(rules, rows(name), strict=True):
@@ -98,7 +111,7 @@ def test_a_script_has_a_rule_for_each_row_and_nothing_else(name: str) -> None:
 
 def test_scripts_hold_no_strings_of_strangers() -> None:
     """Host names and users stand in the capture; none of them in a script."""
-    table = firewall_table(result_of("ticket-49734"))
+    table = table_of("ticket-49734")
     for text in ("\n".join(nftables(table)), "\n".join(powershell(table))):
         assert "example.test" not in text
 
@@ -114,6 +127,6 @@ def test_the_command_writes_it(form: str, tmp_path: Path) -> None:
 
 
 def test_nothing_is_no_rows() -> None:
-    table = firewall_table(Result.empty())
+    table = firewall_table(Result.empty(), load())
     assert len(table) == 0
     assert [line for line in powershell(table) if not line.startswith("#")] == []

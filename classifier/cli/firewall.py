@@ -21,15 +21,16 @@ def firewall(captures: tuple[str, ...], out: str, form: str | None, **settings: 
     """
     from classifier.firewall import SCRIPTS, firewall_table
     from classifier.records import FIREWALL
+    from classifier.rulebook import load
 
     if form not in SCRIPTS:
         write = common.writer(out, form, captures)
         result = common.read(captures, settings)
-        write(firewall_table(result), FIREWALL)
+        write(firewall_table(result, load(settings["signatures"])), FIREWALL)
         return common.report(result)
     common.check_out(out, captures, form)
     result = common.read(captures, settings)
-    text = "\n".join(SCRIPTS[form](firewall_table(result)))
+    text = "\n".join(SCRIPTS[form](firewall_table(result, load(settings["signatures"]))))
     if out == "-":
         common.say(text)
     else:
