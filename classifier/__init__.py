@@ -30,6 +30,7 @@ The house, in the order in which its rooms may import each other:
     firewall                     what a firewall has to let in
     report/                      one HTML file for somebody else
     overview                     a result at a glance, for a notebook
+    hostmap figures/             maps, timelines and bars of a result
     dissectors deep              one conversation in scapy and tshark
     arrow tables lines records   Parquet; pandas; JSON lines, CSV, the terminal
     cli/                         the command, a module for each group of commands

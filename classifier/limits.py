@@ -276,6 +276,30 @@ PROFILE_TERMS: Final = 100
 REPORT_EXPLANATIONS: Final = 10_000
 """Conversations whose evidence is in an HTML report, about a kilobyte each; the report says so."""
 
+FIGURE_ROWS: Final = 30
+"""Rows of a figure: what one page holds at a readable size. What is left out is one more row, or told."""
+
+FIGURE_TEXT: Final = 56
+"""Characters of one text in a figure; the longest id of a data path has fewer."""
+
+TIMELINE_BARS: Final = 600
+"""Conversations that a timeline shows one by one; more are counted over time."""
+
+MAP_HOSTS: Final = 24
+"""Hosts with a box of their own each on a map; among more, those with the same roles share one."""
+
+MAP_SHARED: Final = 3
+"""Hosts with the same roles that share a box on a map of many."""
+
+MAP_KINDS: Final = 7
+"""Combinations of roles with boxes of their own in a column of such a map; the rarer ones share one."""
+
+MAP_ARROWS: Final = 60
+"""Arrows on a map; where there are more, each pair of boxes keeps its two commonest paths, and one arrow for others."""
+
+MAP_PATHS: Final = 16
+"""Data paths with a look of their own on a map: six colours in three line styles, less two for the rest."""
+
 FRAME_COMMENTS: Final = 32
 """Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
 

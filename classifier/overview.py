@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classifier.fields import Coded, Framed
 from classifier.limits import OVERVIEW_ROWS
-from classifier.records import html, html_table
+from classifier.records import html, html_table, paths_text
 from classifier.result import Result
 
 Count = tuple[str, int]
@@ -54,6 +55,23 @@ def _paths(result: Result) -> Counter[str]:
         if certainty:
             counter[f"{path or ' or '.join(fitting)} ({certainty})"] += count
     return counter
+
+
+def names(result: Result) -> tuple[NDArray[np.int64], list[str], list[bool]]:
+    """What each conversation is called in figures: codes, one each, into the names and into whether that is a label.
+
+    A name is the data path, several of them in short where nothing tells them apart, or "none:" and the reason.
+    """
+    columns = [_coded(result, name) for name in ("data_path", "data_paths", "protocol", "absence")]
+    if not len(result):
+        return np.empty(0, np.int64), [], []
+    found, codes = np.unique(np.stack([column.codes for column in columns]), axis=1, return_inverse=True)
+    rows = [[column.values[code] for column, code in zip(columns, row, strict=True)] for row in found.T.tolist()]
+    called = [f"none: {why}" if why else path or paths_text(paths, spoken or "?") for path, paths, spoken, why in rows]
+    known = {name: place for place, name in enumerate(dict.fromkeys(called))}
+    labelled = dict(zip(called, (row[-1] is None for row in rows), strict=True))
+    places = np.array([known[name] for name in called], np.int64)
+    return places[codes.reshape(-1)], list(known), [labelled[name] for name in known]
 
 
 def _counts(result: Result, name: str, words: Callable[[Any], Iterable[str]]) -> Counter[str]:

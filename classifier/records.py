@@ -214,15 +214,14 @@ def _told(source: Mapping[str, Any]) -> str:
 def _label(row: Mapping[str, Any]) -> str:
     if row["absence"]:
         return f"none: {row['absence']}"
-    return f"{row['data_path'] or _in_short(row)} ({row['certainty']})"
+    return f"{row['data_path'] or paths_text(row['data_paths'], _spoken(row))} ({row['certainty']})"
 
 
-def _in_short(row: Mapping[str, Any]) -> str:
-    """Several paths in a few words: two by name, more by what they have in common."""
-    paths = row["data_paths"]
+def paths_text(paths: Sequence[str], otherwise: str) -> str:
+    """Several paths in a few words: two by name, more by what they have in common, or by what is said otherwise."""
     if len(paths) < 3:
         return " or ".join(paths)
-    return f"{_shared(paths) or _spoken(row)}: one of {len(paths)}"
+    return f"{_shared(paths) or otherwise}: one of {len(paths)}"
 
 
 def _shared(paths: Sequence[str]) -> str:

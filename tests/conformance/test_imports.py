@@ -29,7 +29,7 @@ ROOMS = (
     "lines",
     "records explanation",
     "ecs sarif",
-    "arrow tables extraction dissectors overview profile firewall",
+    "arrow tables extraction dissectors overview hostmap profile firewall figures",
     "report deep",
     "sinks packet_ring",
     "cli",
@@ -45,6 +45,7 @@ ON_DEMAND = {
 """Modules that may reach rooms behind them from inside a function."""
 
 ONLY_IN = {
+    "matplotlib": {"figures"},
     "pandas": {"tables"},
     "pyarrow": {"arrow"},
     "pyshark": {"deep"},
@@ -108,7 +109,7 @@ def test_a_library_has_one_home(library: str) -> None:
 
 @pytest.mark.parametrize("module", ["classifier", "classifier.cli"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
-    heavy = "numpy numba pandas pyarrow scapy pyshark rich"
+    heavy = "numpy numba matplotlib pandas pyarrow scapy pyshark rich"
     code = f"import sys, {module}; print(*(set({heavy.split()!r}) & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""
