@@ -169,7 +169,7 @@ def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
     for value in values:
         if isinstance(value, np.ndarray):
             form += value.dtype, value.ndim, value.flags.c_contiguous
-            address = value.__array_interface__["data"][0]
+            address = value.ctypes.data
             words += 0, 0, value.size, value.itemsize, address, *value.shape, *value.strides
         elif isinstance(value, tuple):
             form += type(value), len(value)
