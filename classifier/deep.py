@@ -34,6 +34,7 @@ View = Literal["text", "hex"]
 def packets(result: Result, conversation_id: int) -> PacketList:
     """The frames as scapy packets, with time and length on the wire; of an unknown link type as Raw."""
     from scapy.config import conf
+    from scapy.layers import all as _layers  # noqa: F401 # link types are known once their layers are loaded
     from scapy.packet import Raw
     from scapy.plist import PacketList
     from scapy.utils import EDecimal

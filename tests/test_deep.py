@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import hostile
@@ -114,3 +115,11 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, ticket: Result
         ticket[25].follow("html")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no such file"):
         samples.result(3)[2].packets()
+
+
+def test_packets_have_their_layers_in_a_fresh_process() -> None:
+    """scapy knows link types only once somebody loaded its layers; here nobody did before."""
+    capture = str(CAPTURES / "rpc-nat.pcap")
+    code = f"import classifier; print(classifier.classify({capture!r}, jobs=1)[1].packets()[0].summary())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("Ether / IP / TCP")
