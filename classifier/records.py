@@ -10,6 +10,7 @@ from __future__ import annotations
 import html as markup
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice, zip_longest
@@ -64,7 +65,19 @@ def unicode(value: Any) -> Any:
 # ---- JSON lines --------------------------------------------------------------------------
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_HOLE: Final = f"hole {secrets.token_hex(16)} "
+"""Stands in for a hole while JSON is made; no stranger's text can guess it."""
+
+_HOLES: Final = re.compile(f'"{_HOLE}([0-9]+)"')
+
+
+def _stand_in(value: Any) -> str:
+    if isinstance(value, Hole):
+        return f"{_HOLE}{value.index}"
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_stand_in).encode
 
 
 def json_text(value: Any) -> str:
@@ -96,34 +109,8 @@ def write_jsonl(table: Table, out: IO[bytes]) -> None:
 
 
 def _json_template(value: Any) -> tuple[list[bytes], list[int]]:
-    pieces, holes = [""], []
-    for part in _json_parts(value):
-        if isinstance(part, Hole):
-            holes.append(part.index)
-            pieces.append("")
-        else:
-            pieces[-1] += part
-    return [piece.encode() for piece in pieces], holes
-
-
-def _json_parts(value: Any) -> Iterator[str | Hole]:
-    match value:
-        case Hole():
-            yield value
-        case list():
-            yield from _joined("[", "]", (("", item) for item in value))
-        case dict():
-            yield from _joined("{", "}", ((f"{json_text(name)}:", item) for name, item in value.items()))
-        case _:
-            yield json_text(value)
-
-
-def _joined(opening: str, closing: str, items: Iterable[tuple[str, Any]]) -> Iterator[str | Hole]:
-    yield opening
-    for number, (key, item) in enumerate(items):
-        yield "," * (number > 0) + key
-        yield from _json_parts(item)
-    yield closing
+    parts = _HOLES.split(json_text(value))
+    return [piece.encode() for piece in parts[::2]], [int(index) for index in parts[1::2]]
 
 
 # ---- CSV ---------------------------------------------------------------------------------
