@@ -46,10 +46,14 @@ def scenario(name: str, about: str, *packages: str) -> Callable[[Play], Play]:
 
 @dataclass
 class Recording:
-    """One capture: its name, what it shows, what is true in it; keylog: the session keys that clients kept."""
+    """One capture: its name, what it shows, what is true in it; keylog: the session keys that clients kept.
+
+    damage: what the way of recording takes away, as the excuse for what a reader can't see.
+    """
 
     name: str
     about: str
+    damage: str = ""
     expected: list[Expected] = field(default_factory=list)
     keylog: str = ""
 
@@ -108,11 +112,19 @@ class Laboratory:
     # ---- recording -------------------------------------------------------------------------------
 
     @contextmanager
-    def record(self, name: str, about: str) -> Iterator[Recording]:
-        """Record what crosses the bridge while the body runs: TCP, whole frames."""
-        recording = Recording(name, about)
+    def record(
+        self, name: str, about: str, *, port: str = "mirror", only: str = "tcp", snap: int = 0, damage: str = ""
+    ) -> Iterator[Recording]:
+        """Record what crosses the bridge while the body runs.
+
+        port: which capture port (`Network.mirrors` makes more); only: tcpdump's filter; snap: bytes of each frame.
+        """
+        recording = Recording(name, about, damage)
         path, log = self.out / recording.file, f"tcpdump-{name}.log"
-        words = ("tcpdump", "-n", "-i", "mirror", "-Z", "root", "--immediate-mode", "-U", "-w", str(path), "tcp")
+        words = (
+            "tcpdump", "-n", "-i", port, "-s", str(snap), "-Z", "root", "--immediate-mode", "-U", "-w", str(path),
+            *only.split(),
+        )  # fmt: skip
         process = self.network.start(MONITOR, words, log)
         wait_for(lambda: "listening on" in (self.folder / log).read_text(), "tcpdump")
         try:
@@ -125,18 +137,18 @@ class Laboratory:
 
     def expect(
         self, recording: Recording, server: Host, port: int, truth: Truth, *, client: Host | None = None,
-        client_port: int = 0, announced: Announced | None = None,
+        client_port: int = 0, announced: Announced | None = None, transport: str = "tcp",
     ) -> None:  # fmt: skip
         """Say what is true of conversations with a port of a server (of one client, from one port)."""
         address = client.address if client else ""
-        recording.expected.append(Expected(server.address, port, truth, address, client_port, announced))
+        recording.expected.append(Expected(server.address, port, truth, address, client_port, announced, transport))
 
     # ---- writing down ----------------------------------------------------------------------------
 
     def entry(self, recording: Recording) -> str:
         """Write the inventory of a capture, and make its entry of the index."""
         path = self.out / recording.file
-        facts, frames = conversations(path, recording.expected)
+        facts, frames = conversations(path, recording.expected, recording.damage)
         present = {end[0] for fact in facts for end in (fact["client"], fact["server"])}
         known = [host for host in self.known if host.role and host.address in present]
         head: dict[str, Any] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,11 @@ PREFIX = "exlab"
 SWITCH, MONITOR = "switch", "monitor"
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60
+WIRE = "captures.lab.programs.wire"
+LOSSY_MIRROR = """table bridge lossy {
+  chain forward { type filter hook forward priority 0; oifname "port" numgen inc mod 23 == 11 drop; }
+}
+"""
 QUIET = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 
 
@@ -47,6 +53,7 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self.processes: list[subprocess.Popen[str]] = []
         self._spaces: list[str] = []
+        self._ports_of: dict[str, str] = {}
 
     def __enter__(self) -> Network:
         try:
@@ -89,6 +96,11 @@ class Network:
             SWITCH, "link", "add", port, "type", "veth", "peer", "name", device, *address, "netns", self.name(space)
         )
         self.ip(SWITCH, "link", "set", port, "master", "br0", "up")
+        self._ports_of[space] = port
+        self._plain(space, device)
+
+    def _plain(self, space: str, device: str) -> None:
+        """Switch an interface on, and its offloads off."""
         self.inside(space, "ethtool", "-K", device, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off")
         self.ip(space, "link", "set", device, "up")
 
@@ -98,10 +110,86 @@ class Network:
             return host
         self._space(host.name)
         self._cable(host.name, "eth0", host.mac)
-        self.ip(host.name, "addr", "add", f"{host.address}/32", "dev", "eth0")
-        self.ip(host.name, "route", "add", "default", "dev", "eth0")
+        self._address(host, "eth0")
         self.hosts[host.name] = host
         return host
+
+    def _address(self, host: Host, device: str) -> None:
+        """The address of a host, and everybody else behind this interface."""
+        if host.is_v6:
+            self.inside(host.name, "sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0")
+            self.ip(host.name, "-6", "addr", "add", f"{host.address}/128", "dev", device, "nodad")
+            self.ip(host.name, "-6", "route", "add", "default", "dev", device)
+            return
+        self.ip(host.name, "addr", "add", f"{host.address}/32", "dev", device)
+        self.ip(host.name, "route", "add", "default", "dev", device)
+
+    # ---- conditions ------------------------------------------------------------------------------
+
+    def pair(self, space: str, one: str, other: str, mtu: int = 9000) -> None:
+        """A veth inside one namespace, both ends up."""
+        self.ip(space, "link", "add", one, "mtu", str(mtu), "type", "veth", "peer", "name", other, "mtu", str(mtu))
+        for device in (one, other):
+            self.ip(space, "link", "set", device, "up")
+
+    def filter(self, space: str, rules: str) -> None:
+        """Rules of nftables in a namespace."""
+        path = self.folder / f"{space}.nft"
+        path.write_text(rules)
+        self.inside(space, "nft", "-f", str(path))
+
+    def behind(self, host: Host, router: Host, rules: str) -> Host:
+        """Plug a router in, and a host behind it; rules: of nftables, on the router."""
+        self.add(router)
+        self._space(host.name)
+        self.ip(
+            router.name, "link", "add", "inside", "type", "veth", "peer", "name", "eth0", "address", host.mac,
+            "netns", self.name(host.name),
+        )  # fmt: skip
+        for space, device in ((router.name, "inside"), (host.name, "eth0")):
+            self._plain(space, device)
+        self.inside(
+            router.name, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.inside.proxy_arp=1",
+            "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.inside.rp_filter=0",
+        )  # fmt: skip
+        self._address(host, "eth0")
+        self.ip(router.name, "route", "add", f"{host.address}/32", "dev", "inside")
+        self.filter(router.name, rules)
+        self.hosts[host.name] = host
+        return host
+
+    def restless(self, host: Host) -> None:
+        """Put the wire that reorders and repeats (programs/wire.py) between a host and the bridge."""
+        port = self._ports_of[host.name]
+        self.pair(SWITCH, f"{port}a", f"{port}b", 1500)
+        self.ip(SWITCH, "link", "set", port, "nomaster")
+        self.ip(SWITCH, "link", "set", f"{port}b", "master", "br0")
+        words = (sys.executable, "-m", WIRE, "restless", port, f"{port}a")
+        self.start(SWITCH, words, f"wire-{host.name}.log")
+
+    def mirrors(self, kinds: Sequence[str]) -> None:
+        """More capture ports, named after what a mirror does to frames; `vxlan` and `lossy` are the kernel's own.
+
+        The capture port is bridged to a VXLAN device and to a port before which nftables drops every 23rd frame.
+        """
+        self.ip(MONITOR, "link", "add", "br1", "mtu", "1500", "type", "bridge", "ageing_time", "0", "stp_state", "0")
+        self.ip(MONITOR, "link", "set", "mirror", "master", "br1")
+        self.ip(MONITOR, "link", "set", "br1", "up")
+        self.pair(MONITOR, "underlay", "vxlan")
+        self.ip(MONITOR, "addr", "add", "10.99.0.1/24", "dev", "underlay")
+        self.ip(MONITOR, "neigh", "add", "10.99.0.2", "lladdr", "02:20:00:00:00:02", "dev", "underlay")
+        self.ip(
+            MONITOR, "link", "add", "tunnel", "mtu", "8000", "type", "vxlan", "id", "42", "remote", "10.99.0.2",
+            "local", "10.99.0.1", "dstport", "4789", "dev", "underlay",
+        )  # fmt: skip
+        self.pair(MONITOR, "port", "lossy")
+        for device in ("tunnel", "port"):
+            self.ip(MONITOR, "link", "set", device, "master", "br1", "up")
+        self.filter(MONITOR, LOSSY_MIRROR)
+        for kind in kinds:
+            self.pair(MONITOR, f"{kind}-port", kind)
+        words = (sys.executable, "-m", WIRE, "mirror", "mirror", *(f"{kind}={kind}-port" for kind in kinds))
+        self.start(MONITOR, words, "mirrors.log")
 
     # ---- processes -------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 PACKAGES = (
     "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "krb5-user", "ldap-utils", "libnet-ssleay-perl",
-    "libsasl2-modules-gssapi-mit", "nginx-light", "openssl", "postfix", "procps", "samba", "samba-ad-provision",
-    "samba-common-bin", "samba-dsdb-modules", "smbclient", "swaks", "tcpdump",
+    "libsasl2-modules-gssapi-mit", "nftables", "nginx-light", "openssl", "postfix", "procps", "samba",
+    "samba-ad-provision", "samba-common-bin", "samba-dsdb-modules", "samba-vfs-modules", "sip-tester", "slapd",
+    "smbclient", "swaks", "tcpdump",
 )  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 

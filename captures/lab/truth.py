@@ -41,9 +41,12 @@ class Expected:
     client: str = ""
     client_port: int = 0
     announced: Announced | None = None
+    transport: str = "tcp"
 
     def about(self, flow: Flow) -> tuple[End, End] | None:
         """Client and server of the conversation, if this speaks of it."""
+        if flow.transport != self.transport:
+            return None
         for client, server in ((flow.opener, flow.other), (flow.other, flow.opener)):
             asked = self.client in ("", client[0]) and self.client_port in (0, client[1])
             if server == (self.server, self.port) and asked:
@@ -55,18 +58,23 @@ class Expected:
         return bool(self.client) + 2 * bool(self.client_port)
 
 
-def conversations(capture: Path, expected: Sequence[Expected]) -> tuple[list[dict[str, Any]], int]:
-    """The true facts of each conversation in a capture, in order of first frames; the number of frames."""
+def conversations(capture: Path, expected: Sequence[Expected], damage: str = "") -> tuple[list[dict[str, Any]], int]:
+    """The true facts of each conversation in a capture, in order of first frames; the number of frames.
+
+    damage: what the recording takes away; it is the excuse of conversations of which something is lacking.
+    """
     found, frames = flows(capture)
     entries, strangers = [], []
     for flow in found:
         best = max((item for item in expected if item.about(flow)), key=lambda item: item.precision, default=None)
         if best is None:
-            strangers.append(f"{flow.opener} {flow.other} from frame {flow.first_frame}")
+            strangers.append(f"{flow.transport} {flow.opener} {flow.other} from frame {flow.first_frame}")
             continue
         client, server = best.about(flow) or (flow.opener, flow.other)
-        truth = replace(best.truth, resolved=_resolved(best, flow, found))
-        entries.append(stated(truth, flow.first_frame, "tcp", list(client), list(server)))
+        resolved = _resolved(best, flow, found)
+        lacking = damage and (flow.transport == "udp" or not flow.whole() or bool(best.announced and not resolved))
+        truth = replace(best.truth, resolved=resolved, hidden=damage if lacking else "")
+        entries.append(stated(truth, flow.first_frame, flow.transport, list(client), list(server)))
     if strangers:
         raise LabError(f"{capture.name}: nobody spoke for " + "; ".join(strangers))
     return entries, frames
@@ -82,6 +90,6 @@ def _resolved(item: Expected, flow: Flow, found: Sequence[Flow]) -> dict[str, An
         if other.first_frame < flow.first_frame and other.other == said.speaker and said.speaker in other.initial
         and said.listener in (other.opener, (other.opener[0], 0))
     ]  # fmt: skip
-    if not before:
+    if not before or not (frames := before[-1].frames(said.speaker, said.first, said.last)):
         return {}
-    return {"kind": said.kind, "frames": list(before[-1].frames(said.speaker, said.first, said.last or 1 << 31))}
+    return {"kind": said.kind, "frames": list(frames)}

@@ -164,6 +164,7 @@ def stated(truth: Truth, first_frame: int, transport: str, client: list[Any], se
         "absence": list(truth.absence),
         "authentication": list(truth.authentication),
         "encryption": list(truth.encryption),
+        "hidden": truth.hidden,
         "note": truth.note,
     }
     return {key: value for key, value in facts.items() if value not in ("", [], {})}

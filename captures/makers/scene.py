@@ -82,7 +82,7 @@ class Truth:
 
     data_paths: ids that must all be in the answer; also: ids that may stand beside them, because no packet
     tells them apart; any other id is wrong. certainty: (least, most). absence: acceptable reasons, when
-    there must be no label.
+    there must be no label. hidden: why a reader of this capture may not see it all; then an answer may stay open.
     """
 
     protocol: str = ""
@@ -95,6 +95,7 @@ class Truth:
     absence: tuple[str, ...] = ()
     authentication: tuple[str, ...] = ()
     encryption: tuple[str, ...] = ()
+    hidden: str = ""
     note: str = ""
 
 

@@ -93,7 +93,7 @@ def read_head(data: bytes, at: int = 0) -> Head | None:
 
 @dataclass(slots=True)
 class _Talk:
-    """What is known while messages are read."""
+    """What is known while messages are read. whole: the headers of all requests were there to their end."""
 
     signs: Signs
     tokens: list[gssapi.Token]
@@ -101,6 +101,7 @@ class _Talk:
     answers: int = 0
     scheme: str | None = None
     served: bool = False
+    whole: bool = True
     sealed: bool = False
 
 
@@ -217,6 +218,7 @@ def _behind_chunks(data: bytes, at: int) -> int:
 
 def _note_request(talk: _Talk, head: Head, place: Place) -> None:
     path = _path(head.target)
+    talk.whole = talk.whole and head.whole
     talk.signs.add("http.method", text(head.method), place)
     talk.signs.add("http.path", path, place)
     if head.method == b"POST" and path.lower().endswith(_FORMS):
@@ -301,7 +303,7 @@ def _note_body(talk: _Talk, head: Head, body: bytes, place: Place) -> None:
 
 
 def _authentication(talk: _Talk) -> str | None:
-    """What was used; anonymous if the server served a request without any."""
+    """What was used; anonymous if the server served requests whose headers, all of them seen, had none."""
     if talk.scheme in ("negotiate", "ntlm", "kerberos"):
         return gssapi.settle(talk.tokens) or talk.scheme
-    return talk.scheme or ("anonymous" if talk.requests and talk.served else None)
+    return talk.scheme or ("anonymous" if talk.requests and talk.served and talk.whole else None)

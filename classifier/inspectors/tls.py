@@ -101,6 +101,10 @@ def _opens(data: bytes) -> bool:
 _RECORD_STARTS: Final = frozenset(bytes((kind, 3)) for kind in (20, 21, 22, 23)) | {b"\x16"}
 
 
+_BEGIN_IN_CLEAR: Final = frozenset((21, 25, 110, 119, 143, 389, 587, 3268))
+"""Ports where a client asks for TLS first (STARTTLS, STLS, AUTH TLS): records without a beginning don't say how."""
+
+
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """Read a TLS conversation from its first byte, or know one by its records when the start is missing."""
     ours, theirs = dialogue.to_server.head, dialogue.to_client.head
@@ -138,7 +142,8 @@ def _from_records(dialogue: Dialogue, ours: bytes, theirs: bytes) -> Evidence | 
     if sum(count) < 2:
         return WAIT
     broken = dialogue.to_server.has_hole or dialogue.to_client.has_hole
-    return Evidence("tls", authentication="unknown-encrypted", encryption="tls-implicit", gap=broken)
+    seen = dialogue.to_server.started or dialogue.to_client.started or dialogue.server_port not in _BEGIN_IN_CLEAR
+    return Evidence("tls", authentication="unknown-encrypted", encryption="tls-implicit" if seen else None, gap=broken)
 
 
 def _records_in_a_row(data: bytes) -> int:

@@ -1,9 +1,10 @@
 """SMTP as a Hub or Edge Transport server of Exchange 2010 speaks it, with real TLS: a server, and a client that sends.
 
     python -m captures.lab.programs.exchange_smtp serve NAME ADDRESS CERTIFICATE KEY WORD...
-    python -m captures.lab.programs.exchange_smtp send NAME SERVER VERB RECIPIENT
+    python -m captures.lab.programs.exchange_smtp send NAME SERVER VERB RECIPIENT [pause]
 
-CERTIFICATE, KEY: files in PEM. WORD: what EHLO lists. VERB: X-ANONYMOUSTLS, STARTTLS or none. The server prints one
+CERTIFICATE, KEY: files in PEM. WORD: what EHLO lists. VERB: X-ANONYMOUSTLS, STARTTLS or none. `pause`: say so before
+the message, and wait for a line. The server prints one
 JSON object for each connection that it served to its end, `{"client": [address, port], "tls": verb}`: the truth.
 """
 
@@ -57,7 +58,7 @@ def serve(name: str, address: str, certificate: str, key: str, *words: str) -> N
     """Serve for ever, one thread a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    listener = socket.create_server((address, 25))
+    listener = socket.create_server((address, 25), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     while True:
         connection, peer = listener.accept()
         threading.Thread(target=attend, args=(connection, peer, name, context, words), daemon=True).start()
@@ -87,10 +88,10 @@ def attend(
         if verb == "QUIT":
             break
     session.connection.close()
-    print(json.dumps({"client": peer, "tls": used}), flush=True)
+    print(json.dumps({"client": peer[:2], "tls": used}), flush=True)
 
 
-def send(name: str, server: str, verb: str, recipient: str) -> None:
+def send(name: str, server: str, verb: str, recipient: str, pause: str = "") -> None:
     """Hand over one message."""
     session = Session(socket.create_connection((server, 25)))
     expect(session.answer(), "220")
@@ -101,6 +102,9 @@ def send(name: str, server: str, verb: str, recipient: str) -> None:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         session.secure(context, server=False)
         order(session, f"EHLO {name}", "250")
+    if pause:
+        print("paused", flush=True)
+        input()
     order(session, "MAIL FROM:<a@example.test>", "250")
     order(session, f"RCPT TO:<{recipient}>", "250")
     order(session, "DATA", "354")

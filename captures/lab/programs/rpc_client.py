@@ -30,6 +30,7 @@ def with_impacket(options: argparse.Namespace, interface: rpc.Syntax) -> None:
     peer.set_auth_level(LEVELS[options.level])
     peer.connect()
     peer.bind(syntax)
+    pause(options)
     for opnum in options.calls:
         peer.call(opnum, os.urandom(48 + 16 * (opnum % 7)))
         peer.recv()
@@ -53,6 +54,7 @@ def with_scapy(options: argparse.Namespace, interface: rpc.Syntax) -> None:
     )  # fmt: skip
     peer.connect(options.server, options.port or scapy_port(options, found))
     peer.bind(found)
+    pause(options)
     for opnum in options.calls:
         peer.sr1_req(Raw(os.urandom(48 + 16 * (opnum % 7))), opnum=opnum)
     peer.close()
@@ -73,6 +75,13 @@ def scapy_port(options: argparse.Namespace, interface: object) -> int:
     return int(answers[0][1])
 
 
+def pause(options: argparse.Namespace) -> None:
+    """Wait for a line, if so told."""
+    if options.pause:
+        print("paused", flush=True)
+        input()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=("impacket", "scapy"))
@@ -82,6 +91,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, nargs="*", default=[10, 11, 11, 1])
     parser.add_argument("--port", type=int, default=0, help="go there without asking the mapper")
     parser.add_argument("--ndr64", action="store_true")
+    parser.add_argument("--pause", action="store_true", help="say so after the bind, and wait for a line")
     parser.add_argument("--user", default="alice")
     parser.add_argument("--password", default="not-a-secret")
     parser.add_argument("--domain", default="example.test")

@@ -74,10 +74,9 @@ class Server:
     def serve(self, number: int) -> None:
         """Listen for one service (-1: the mapper) and enter its port into the map."""
         service = self.config["services"][number] if number >= 0 else {"interfaces": ["epmapper"], "port": MAPPER_PORT}
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self.config["address"], service["port"]))
-        listener.listen(16)
+        address = self.config["address"]
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, service["port"]), family=family)
         self.listeners[number] = listener
         port = listener.getsockname()[1]
         self.ports.update(dict.fromkeys(service.get("registered", service["interfaces"]), port))
@@ -187,10 +186,12 @@ class Conversation(DCERPC_Server):
         return response
 
     def _found(self, tower: Packet, asked: Packet, port: int) -> Packet:
+        own = self.host.config["address"]
+        address = "0.0.0.0" if ":" in own else own  # a tower has no room for IPv6
         floors = [
             *tower.floors[:3],
             prot_and_addr_t(lhs_length=1, protocol_identifier="NCACN_IP_TCP", rhs_length=2, rhs=port),
-            prot_and_addr_t(lhs_length=1, protocol_identifier="IP", rhs_length=4, rhs=self.host.config["address"]),
+            prot_and_addr_t(lhs_length=1, protocol_identifier="IP", rhs_length=4, rhs=address),
         ]
         answer = twr_p_t(tower_octet_string=bytes(protocol_tower_t(floors=floors)))
         response = ept_map_Response(ITowers=[answer], ndr64=self.ndr64)

@@ -32,10 +32,12 @@ PATHS = {
 
 
 class RpcHost:
-    """An RPC server program on a host, and its log."""
+    """An RPC server program on a host, and its log. seen_as: what clients take it for, behind an address translator."""
 
-    def __init__(self, lab: Laboratory, host: Host, services: list[dict[str, Any]], **config: Any) -> None:
-        self.lab, self.host = lab, host
+    def __init__(
+        self, lab: Laboratory, host: Host, services: list[dict[str, Any]], *, seen_as: Host | None = None, **config: Any
+    ) -> None:  # fmt: skip
+        self.lab, self.host, self.seen_as = lab, host, seen_as or host
         self.log = lab.folder / f"{host.name}-rpc.log"
         settings = {
             "address": host.address, "netbios": host.name, "domain": "example.test",
@@ -76,7 +78,7 @@ class RpcHost:
             client = next(host for host in self.lab.known if host.address == address)
             truth = self._mapper(client, client_port) if port == 135 else self._service(client, events)
             self.lab.expect(
-                recording, self.host, port, truth, client=client, client_port=client_port,
+                recording, self.seen_as, port, truth, client=client, client_port=client_port,
                 announced=None if port == 135 else self._announced(client, port, events[0]),
             )  # fmt: skip
 
@@ -119,23 +121,20 @@ class RpcHost:
         if not answers:
             return None
         last = answers[-1]
-        return Announced("ept_map", (self.host.address, 135), tuple(last["client"]), last["first"], last["last"])
+        return Announced("ept_map", (self.seen_as.address, 135), tuple(last["client"]), last["first"], last["last"])
 
 
 def client(
     lab: Laboratory, host: Host, library: str, server: Host, interface: rpc.Syntax, *options: str, fails: bool = False
 ) -> None:
     """Let a client on a host talk to a server."""
-    words = (
-        sys.executable,
-        "-m",
-        "captures.lab.programs.rpc_client",
-        library,
-        server.address,
-        interface.name,
-        *options,
-    )
-    lab.call(host, *words, log=f"{host.name}-client.log", fails=fails)
+    lab.call(host, *asking(library, server, interface, *options), log=f"{host.name}-client.log", fails=fails)
+
+
+def asking(library: str, server: Host, interface: rpc.Syntax, *options: str) -> tuple[str, ...]:
+    """The command of a client."""
+    program = (sys.executable, "-m", "captures.lab.programs.rpc_client")
+    return *program, library, server.address, interface.name, *options
 
 
 STORE = {"interfaces": ["EMSMDB", "AsyncEMSMDB"], "port": 0}

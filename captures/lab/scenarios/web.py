@@ -28,6 +28,7 @@ PROXY = """
 PLAIN = """
     location / { return 200 "<title>Apples and pears</title>"; }
 """
+SOAP = ("-H", "Content-Type: text/xml; charset=utf-8", "--data")
 ELSEWHERE = "/owa/elsewhere/"
 PUBLIC = "mail.example.test"
 USER = f"example\\alice:{servers.PASSWORD}"
@@ -64,7 +65,7 @@ def client_access(lab: Laboratory) -> None:
     with lab.record("web-client-access", about) as recording:
         for scheme in ("http", "https"):
             for key, _, verb, target, agent, call in WEB:
-                body = ("--data", f"<s:Envelope><s:Body><{call}/></s:Body></s:Envelope>") if verb == "POST" else ()
+                body = (*SOAP, f"<s:Envelope><s:Body><{call}/></s:Body></s:Envelope>") if verb == "POST" else ()
                 options = ("-u", USER, "-A", agent, "--http1.1", *body)
                 curl(lab, clients[key], cas, scheme, PUBLIC, *options, target=target)
         curl(lab, clients["browser1"], cas, "https", PUBLIC, "-u", USER, target=ELSEWHERE)
