@@ -58,12 +58,7 @@ class Pace:
     tick: int = SECOND
     undecided: int = 5 * SECOND
     review: int = 60 * SECOND
-    timeouts: Timeouts = field(
-        default_factory=lambda: Timeouts(
-            limits.TCP_TIMEOUT_NS, limits.UDP_TIMEOUT_NS, limits.ATTEMPT_TIMEOUT_NS, limits.CLOSED_TIMEOUT_NS,
-            limits.ACTIVE_TIMEOUT_NS,
-        )
-    )  # fmt: skip
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(slots=True)

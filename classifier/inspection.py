@@ -3,6 +3,9 @@
 Most conversations open like others, but for random numbers, tickets and cipher text. What is left without
 those (`essence`) is digested compiled, equal ones are grouped, and one of each group is read; what was found
 holds for the group, its frames are looked up per conversation.
+
+Conversations that are over may be read while others still go on, so that their bytes need not be kept: the
+frames that labels may ask for are remembered.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -23,9 +26,10 @@ from classifier.conversations import ConversationTable
 from classifier.essence import clean, first_call_id, reads_stubs
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
+from classifier.inspectors.rpc_http import ChannelEvidence
 from classifier.limits import KIB, MIB
 from classifier.orientation import Orientation
-from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, locate, read_stream
+from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, forget, locate, read_stream
 
 BLOCK: Final = 2048
 """Conversations whose bytes are put together at a time."""
@@ -216,7 +220,7 @@ class Inspection:
 
     codes: int32, one per conversation, index into found. found: distinct answers; entry 0 is None, for
     conversations without payload. client: int8, the orientation in which the dialogues were read.
-    jobs: threads that may look up frames at a time.
+    early: where the bytes of those that were read early came. jobs: threads that may look up frames at a time.
     """
 
     table: ConversationTable
@@ -224,6 +228,7 @@ class Inspection:
     codes: NDArray[np.int32]
     found: list[Evidence | Answer | None]
     jobs: int = 1
+    early: EarlyPlaces = field(default_factory=lambda: EarlyPlaces())
 
     def evidence(self, index: int) -> Evidence | None:
         """The evidence of one conversation, if there is any."""
@@ -238,50 +243,155 @@ class Inspection:
     def locate_all(self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64]) -> Located:
         """As `locate`, with the places as columns (`Side` and offset of each)."""
         numbers = 2 * index + (self.client[index] ^ side)
-        frames, times = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
-
-        def find(part: slice) -> None:
-            frames[part], times[part] = locate(self.table.store, numbers[part], offset[part])
-
-        _in_parts(find, len(numbers), self.jobs)
+        frames, times = _located(self.table.store, numbers, offset, self.jobs)
         lost = np.flatnonzero(frames < 0)
+        frames[lost], times[lost] = self.early.find(numbers[lost], offset[lost])
+        lost = lost[frames[lost] < 0]
         rows = self.table.rows[index[lost]]
         frames[lost], times[lost] = rows["first_frame"], rows["start"]
         return Located(frames, times)
 
 
-def inspect_all(
-    table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32], jobs: int = 2
-) -> Inspection:
-    """Read every distinct dialogue of the table.
+def _located(
+    store: Store, numbers: NDArray[np.int64], offset: NDArray[np.int64], jobs: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    frames, times = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+
+    def find(part: slice) -> None:
+        frames[part], times[part] = locate(store, numbers[part], offset[part])
+
+    _in_parts(find, len(numbers), jobs)
+    return frames, times
+
+
+@dataclass(slots=True)
+class EarlyPlaces:
+    """In which frames, and when, bytes were seen that are no longer kept.
+
+    _known, _fresh: flow and offset, frame, time as rows; the first sorted, the others as they came.
+    """
+
+    _known: NDArray[np.int64] = field(default_factory=lambda: np.empty((3, 0), np.int64))
+    _fresh: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def add(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64], located: Located) -> None:
+        """Remember places of flows that were not added before."""
+        self._fresh.append(np.stack([(numbers << _OFFSET_BITS) | offsets, *located]))
+
+    def find(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64]) -> Located:
+        """Frames and times at these places, frame -1 where nothing is remembered."""
+        frames, times = np.full(len(numbers), -1, np.int64), np.zeros(len(numbers), np.int64)
+        if self._fresh:
+            joined = np.concatenate([self._known, *self._fresh], axis=1)
+            self._known, self._fresh = joined[:, np.argsort(joined[0])], []
+        if self._known.size:
+            wanted = (numbers << _OFFSET_BITS) | offsets
+            place = np.minimum(np.searchsorted(self._known[0], wanted), self._known.shape[1] - 1)
+            found = np.flatnonzero(self._known[0][place] == wanted)
+            frames[found], times[found] = self._known[1:, place[found]]
+        return Located(frames, times)
+
+
+_OFFSET_BITS: Final = 32
+"""Bits of an offset among first bytes, of which a stream keeps far less."""
+
+
+class Reading:
+    """Reads the dialogues of one table, every distinct one once, in as many goes as it takes.
 
     port_class: int32[65536], equal for ports that no inspector or signature tells apart. jobs: threads that
     may digest at a time.
     """
-    count, flows = table.count, table.store.flows
-    client = orientation.client.copy()
-    index = np.arange(count)
-    codes = np.zeros(count, np.int32)
-    filled = (flows["first_segment"][2 * index] != 0) | (flows["first_segment"][2 * index + 1] != 0)
-    chosen = np.flatnonzero(filled)
-    kinds = _kinds(table, orientation, port_class)[chosen]
-    digests = np.empty((len(chosen), 2), np.uint64)
-    key = np.frombuffer(secrets.token_bytes(16), np.uint64)
 
-    def digest(part: slice) -> None:
-        words = np.empty(SCRATCH // 8, np.uint64)
-        _digest(
-            table.store, table.rows, chosen[part], client, kinds[part], key, words.view(np.uint8), words, digests[part]
-        )
+    def __init__(self, port_class: NDArray[np.int32], jobs: int = 2) -> None:
+        self._port_class, self._jobs = port_class, jobs
+        self._key = np.frombuffer(secrets.token_bytes(16), np.uint64)
+        self._known = np.empty((0, 2), np.uint64)
+        self._found: list[Evidence | Answer | None] = [None]
+        self._codes, self._client = np.zeros(0, np.int32), np.zeros(0, np.int8)
+        self._early, self._done = EarlyPlaces(), np.zeros(0, np.bool_)
 
-    _in_parts(digest, len(chosen), jobs)
-    group_of, first = np.zeros(len(chosen), np.int32), np.zeros(len(chosen), np.int64)
-    slots = np.zeros(1 << (2 * len(chosen) + 15).bit_length(), np.int32)
-    first = chosen[first[: int(_number(digests, slots, group_of, first))]]
-    found: list[Evidence | Answer | None] = [None]
-    found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, first))
-    codes[chosen] = group_of + 1
-    return Inspection(table, client, codes, found, jobs)
+    def early(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
+        """Read conversations that are over, remember what labels will ask of them, and forget their bytes.
+
+        chosen: their indexes. An RPC virtual connection over HTTP stays as it is, until its other half is known.
+        """
+        self._reach(table, orientation)
+        chosen = chosen[~self._done[chosen] & _has_bytes(table, chosen)]
+        self._read(table, orientation, chosen)
+        halves = np.array([isinstance(entry, ChannelEvidence) for entry in self._found])
+        chosen = chosen[~halves[self._codes[chosen]]]
+        self._remember(table.store, chosen)
+        self._done[chosen] = True
+        forget(table.store, chosen, table.count)
+
+    def rest(self, table: ConversationTable, orientation: Orientation) -> Inspection:
+        """Read whatever was not read early; the whole result."""
+        self._reach(table, orientation)
+        index = np.flatnonzero(~self._done)
+        self._read(table, orientation, index[_has_bytes(table, index)])
+        return Inspection(table, self._client, self._codes, self._found, self._jobs, self._early)
+
+    def _reach(self, table: ConversationTable, orientation: Orientation) -> None:
+        """Have room for all conversations, and orient those that are still to be read."""
+        more = table.count - len(self._codes)
+        self._codes = np.concatenate([self._codes, np.zeros(more, np.int32)])
+        self._done = np.concatenate([self._done, np.zeros(more, np.bool_)])
+        client = orientation.client.copy()
+        read = np.flatnonzero(self._done)
+        client[read] = self._client[read]
+        self._client = client
+
+    def _read(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
+        kinds = _kinds(table, orientation, self._port_class, chosen)
+        digests = np.concatenate([self._known, np.empty((len(chosen), 2), np.uint64)])
+        fresh = digests[len(self._known) :]
+
+        def digest(part: slice) -> None:
+            words = np.empty(SCRATCH // 8, np.uint64)
+            scratch = words.view(np.uint8)
+            _digest(
+                table.store, table.rows, chosen[part], self._client, kinds[part], self._key, scratch, words, fresh[part]
+            )
+
+        _in_parts(digest, len(chosen), self._jobs)
+        group_of, first = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int64)
+        slots = np.zeros(1 << (2 * len(digests) + 15).bit_length(), np.int32)
+        groups, before = int(_number(digests, slots, group_of, first)), len(self._known)
+        self._codes[chosen] = group_of[before:] + 1
+        self._known = digests[first[:groups]]
+        firsts = chosen[first[before:groups] - before]
+        self._found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, firsts))
+
+    def _remember(self, store: Store, chosen: NDArray[np.int64]) -> None:
+        """Where the bytes came that evidence of the chosen conversations names."""
+        used, group_of = np.unique(self._codes[chosen], return_inverse=True)
+        places = [_places(self._found[code]) for code in used.tolist()]
+        sizes = np.array([len(each) for each in places], np.int64)
+        where = np.fromiter(chain.from_iterable(chain.from_iterable(places)), np.int64).reshape(-1, 2)
+        each = sizes[group_of]
+        place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + _counted(each)
+        index = np.repeat(chosen, each)
+        numbers, offsets = 2 * index + (self._client[index] ^ where[place, 0]), where[place, 1].copy()
+        self._early.add(numbers, offsets, Located(*_located(store, numbers, offsets, self._jobs)))
+
+
+def _counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... for each size, one behind the other."""
+    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _places(found: Evidence | Answer | None) -> list[Place]:
+    """Every place that evidence names, once."""
+    if not isinstance(found, Evidence):
+        return []
+    parts = (found.interfaces, found.queries, found.handouts, found.signs)
+    return list(dict.fromkeys([found.place, *(part.place for each in parts for part in each)]))
+
+
+def _has_bytes(table: ConversationTable, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first = table.store.flows["first_segment"]
+    return (first[2 * index] != 0) | (first[2 * index + 1] != 0)
 
 
 def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
@@ -295,16 +405,18 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
             list(threads.map(work, parts))
 
 
-def _kinds(table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32]) -> NDArray[np.int64]:
+def _kinds(
+    table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32], index: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """What besides its bytes makes a dialogue: protocol, orientation, flags of its streams, classes of its ports."""
-    rows, flows, index = table.rows[: table.count], table.store.flows, np.arange(table.count)
+    rows, flags, client = table.rows[index], table.store.flows["flags"], orientation.client[index].astype(np.int64)
     relevant = STARTED | LIMITED | TRUNCATED
-    ahead = flows["flags"][2 * index + orientation.client].astype(np.int64) & relevant
-    back = flows["flags"][2 * index + 1 - orientation.client].astype(np.int64) & relevant
-    swapped = orientation.client == 1
+    ahead = flags[2 * index + client].astype(np.int64) & relevant
+    back = flags[2 * index + 1 - client].astype(np.int64) & relevant
+    swapped = client == 1
     server = port_class[np.where(swapped, rows["a_port"], rows["b_port"])].astype(np.int64)
     asking = port_class[np.where(swapped, rows["b_port"], rows["a_port"])].astype(np.int64)
-    kind = (rows["protocol"].astype(np.int64) << 1) | orientation.proven
+    kind = (rows["protocol"].astype(np.int64) << 1) | orientation.proven[index]
     return (((kind * 1024 + ahead) * 1024 + back) << 32) ^ (server << 16) ^ asking
 
 

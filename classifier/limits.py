@@ -149,6 +149,12 @@ ARENA: Final = 256 * MIB
 ARENA_DEEP: Final = 192 * MIB
 """Above this much of the arena in use, conversations keep only their `KEEP_PLAIN` first bytes."""
 
+READ_EARLY: Final = 32 * MIB
+"""First bytes in use at which conversations that are over are read, so that theirs can be given back."""
+
+READ_EARLY_SEGMENTS: Final = 256 * KIB
+"""Segments in use at which the same is done."""
+
 KEEP_PLAIN: Final = 1 * KIB
 """First bytes kept per direction before the protocol is known, and of protocols with nothing further to read."""
 

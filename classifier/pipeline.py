@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import acquaintance, audit, columns, inspectors, labelling
+from classifier import acquaintance, audit, columns, inspectors, labelling, limits
 from classifier.acceptance import load_acceptances
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
@@ -28,16 +28,17 @@ from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
-from classifier.inspection import inspect_all
+from classifier.inspection import Reading
 from classifier.labelling import Grounds, Scene, Sides, Tenants
 from classifier.model import VERSIONS
 from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS, Frames, Interfaces, PacketBatch
 from classifier.reasoning import reason
 from classifier.result import Result
+from classifier.retirement import Timeouts, over
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
-from classifier.streams import LIMITED_BYTES, LOST_HOLES
+from classifier.streams import ARENA_USED, BLANKS, LIMITED_BYTES, LOST_HOLES, SEGMENTS
 
 Progress = Callable[[int, int], None]
 """Called with bytes read and bytes in all (0: unknown)."""
@@ -73,9 +74,11 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     known = frozenset(rule.id for rule in (*load_findings(rulebook), *policy))
     accepted = load_acceptances(settings.accept, known) if settings.accept else ()
     captures = CaptureSet.of(inputs)
-    assembly = assemble(captures, settings.jobs, progress)
+    ports = Ports.of(rulebook)
+    reading = Reading(ports.classes, settings.jobs)
+    assembly = assemble(captures, settings.jobs, progress, EarlyReader(reading, ports))
     with _collector_at_rest():
-        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy)
+        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy, reading)
         result.acceptances = accepted
     if settings.endpoint_map:
         try:
@@ -119,14 +122,43 @@ class Decoded(NamedTuple):
     completed: list[Completed]
 
 
-def assemble(captures: CaptureSet, jobs: int = 2, progress: Progress | None = None) -> Assembly:
-    """Read all packets into one table of conversations."""
+def assemble(
+    captures: CaptureSet, jobs: int = 2, progress: Progress | None = None, early: EarlyReader | None = None
+) -> Assembly:
+    """Read all packets into one table of conversations. early: who reads what is over before the end."""
     assembly = Assembly()
     decoded = _decoded(captures, assembly, progress)
     for batch, headers, data, completed in _ahead(decoded) if jobs > 1 else decoded:
         assembly.packets += batch.count
         assembly.table.add(batch, headers, data, completed)
+        if early is not None and batch.count:
+            early.look(assembly.table, int(batch.columns.time[batch.count - 1]))
     return assembly
+
+
+class EarlyReader:
+    """Has conversations read that are over, whenever many first bytes are in use, and gives those back.
+
+    So memory follows the open conversations. A result does not depend on it, but for bytes of a conversation that
+    was over: those are not kept, and counted.
+    """
+
+    def __init__(self, reading: Reading, ports: Ports, most: int = limits.READ_EARLY) -> None:
+        self._reading, self._ports = reading, ports
+        self._bytes, self._segments = most, min(most, limits.READ_EARLY_SEGMENTS)
+        self._most = self._bytes, self._segments
+
+    def look(self, table: ConversationTable, now: int) -> None:
+        """See whether it is time. now: of the newest packet, nanoseconds."""
+        counters = table.store.counters
+        if counters[ARENA_USED] - BLANKS < self._bytes and counters[SEGMENTS] < self._segments:
+            return
+        chosen = over(table, now, Timeouts())
+        if len(chosen):
+            with _collector_at_rest():
+                self._reading.early(table, first_look(table, self._ports.named), chosen)
+        self._bytes = max(self._most[0], 2 * int(counters[ARENA_USED] - BLANKS))
+        self._segments = max(self._most[1], 2 * int(counters[SEGMENTS]))
 
 
 def _decoded(captures: CaptureSet, assembly: Assembly, progress: Progress | None) -> Iterator[Decoded]:
@@ -190,12 +222,17 @@ def conclude(
     endpoint_map: EndpointMap,
     jobs: int = 2,
     policy: Sequence[FindingRule] = (),
+    reading: Reading | None = None,
 ) -> Result:
-    """Label every conversation of an assembly, and audit it. policy: findings besides those of the signatures."""
-    table = assembly.table
+    """Label every conversation of an assembly, whose first bytes are given back, and audit it.
+
+    policy: findings besides those of the signatures. reading: what was read early.
+    """
+    table, ports = assembly.table, Ports.of(rulebook)
     addresses = Addresses.of(table.rows, table.count)
-    orientation = first_look(table, _service_ports(rulebook))
-    inspection = inspect_all(table, orientation, _port_classes(rulebook), jobs)
+    orientation = first_look(table, ports.named)
+    inspection = (reading or Reading(ports.classes, jobs)).rest(table, orientation)
+    table.store = table.store.without_bytes()
     labelling.join_channels(inspection)
     labelling.orient_by_payload(orientation, inspection)
     scene = Scene(
@@ -229,21 +266,27 @@ def conclude(
     )
 
 
-def _service_ports(rulebook: Rulebook) -> NDArray[np.bool_]:
-    """bool[65536]: ports that a signature names one by one (ranges name no service)."""
-    named = np.zeros(65_536, np.bool_)
-    for path in rulebook.paths.values():
-        for endpoint in path.endpoints:
-            if endpoint.kind == "port" and endpoint.low == endpoint.high:
-                named[endpoint.low] = True
-    return named
+class Ports(NamedTuple):
+    """What is known of ports before any packet.
 
+    named: bool[65536], those that a signature names one by one (ranges name no service). classes: int32[65536],
+    equal for ports that no signature and no inspector tells apart.
+    """
 
-def _port_classes(rulebook: Rulebook) -> NDArray[np.int32]:
-    """int32[65536]: equal for ports that no signature and no inspector tells apart."""
-    own = [port + end for port in inspectors.PORTS for end in (0, 1)]
-    starts = np.unique(np.concatenate([rulebook.port_starts("tcp"), rulebook.port_starts("udp"), own]))
-    return np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32)
+    named: NDArray[np.bool_]
+    classes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, rulebook: Rulebook) -> Ports:
+        """What a rulebook and the inspectors know."""
+        named = np.zeros(65_536, np.bool_)
+        for path in rulebook.paths.values():
+            for endpoint in path.endpoints:
+                if endpoint.kind == "port" and endpoint.low == endpoint.high:
+                    named[endpoint.low] = True
+        own = [port + end for port in inspectors.PORTS for end in (0, 1)]
+        starts = np.unique(np.concatenate([rulebook.port_starts("tcp"), rulebook.port_starts("udp"), own]))
+        return cls(named, np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32))
 
 
 def _counters(captures: CaptureSet, assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import Records, copy, i64, kernel
+from classifier import limits
+from classifier.compiled import Record, Records, copy, i64, kernel
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.headers import TCP
 from classifier.limits import SPAN_PACKETS
@@ -52,11 +53,44 @@ class Timeouts:
     closed: after FINs or a RST, for late segments; attempt: where only one side was ever seen.
     """
 
-    tcp: int
-    udp: int
-    attempt: int
-    closed: int
-    active: int
+    tcp: int = limits.TCP_TIMEOUT_NS
+    udp: int = limits.UDP_TIMEOUT_NS
+    attempt: int = limits.ATTEMPT_TIMEOUT_NS
+    closed: int = limits.CLOSED_TIMEOUT_NS
+    active: int = limits.ACTIVE_TIMEOUT_NS
+
+    @property
+    def of_silence(self) -> tuple[int, int, int, int]:
+        """Those that end a conversation: tcp, udp, attempt, closed."""
+        return self.tcp, self.udp, self.attempt, self.closed
+
+
+@kernel
+def _is_over(row: Record, ahead: Record, back: Record, now: int, of_silence: tuple[int, int, int, int]) -> bool:
+    tcp, udp, attempt, closed = of_silence
+    flags, patience = i64(ahead.flags | back.flags), tcp
+    if row.protocol != TCP:
+        patience = udp
+    elif flags & SENT_RST or (ahead.flags & back.flags & SENT_FIN):
+        patience = closed
+    elif ahead.flags & back.flags & SEEN == 0 and flags & PAYLOAD == 0:
+        patience = attempt
+    return i64(now - row.end) > patience
+
+
+@kernel
+def _all_over(
+    rows: Records, flows: Records, count: int, now: int, of_silence: tuple[int, int, int, int], out: NDArray[np.bool_]
+) -> None:
+    for index in range(count):
+        out[index] = _is_over(rows[index], flows[2 * index], flows[2 * index + 1], now, of_silence)
+
+
+def over(table: ConversationTable, now: int, timeouts: Timeouts) -> NDArray[np.int64]:
+    """Indexes of the conversations that are over at that time (nanoseconds)."""
+    out = np.zeros(table.count, np.bool_)
+    _all_over(table.rows, table.store.flows, table.count, now, timeouts.of_silence, out)
+    return np.flatnonzero(out)
 
 
 @kernel
@@ -67,27 +101,18 @@ def _review(
     traces: Records,
     now: int,
     undecided: int,
-    limits: tuple[int, int, int, int, int],
+    of_silence: tuple[int, int, int, int],
+    active: int,
     out: NDArray[np.uint8],
 ) -> None:
-    tcp, udp, attempt, closed, active = limits
     for index in range(count):
         row, ahead, back, trace = rows[index], flows[2 * index], flows[2 * index + 1], traces[index]
         out[index] = QUIET
         if row.protocol == 0:
             continue
-        silence, flags = now - row.end, i64(ahead.flags | back.flags)
-        if row.protocol != TCP:
-            over = silence > udp
-        elif flags & SENT_RST or (ahead.flags & back.flags & SENT_FIN):
-            over = silence > closed
-        elif ahead.flags & back.flags & SEEN == 0 and flags & PAYLOAD == 0:
-            over = silence > attempt
-        else:
-            over = silence > tcp
-        if over:
+        if _is_over(row, ahead, back, now, of_silence):
             out[index] = OVER
-        elif flags & PAYLOAD == 0:
+        elif i64(ahead.flags | back.flags) & PAYLOAD == 0:
             continue
         elif trace.segment_a != ahead.last_segment or trace.segment_b != back.last_segment:
             out[index] = CHANGED
@@ -103,8 +128,9 @@ def review(
 ) -> NDArray[np.uint8]:
     """QUIET, CHANGED or OVER for each row. now: nanoseconds; undecided: how long a label may take to be found."""
     out = np.zeros(table.count, np.uint8)
-    limits = (timeouts.tcp, timeouts.udp, timeouts.attempt, timeouts.closed, timeouts.active)
-    _review(table.rows, table.store.flows, table.count, traces, now, undecided, limits, out)
+    _review(
+        table.rows, table.store.flows, table.count, traces, now, undecided, timeouts.of_silence, timeouts.active, out
+    )
     return out
 
 

@@ -78,6 +78,7 @@ PAYLOAD: Final = 128  # at least one byte was sent
 LIMITED: Final = 256  # bytes seen but not kept
 TRUNCATED: Final = 512  # bytes cut off by the snap length
 ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
+READ: Final = 2048  # was read when it was over, and its bytes given back
 
 
 def _mapped(size: int) -> mmap.mmap:
@@ -122,6 +123,10 @@ class Store(NamedTuple):
         more = np.zeros(flows, FLOW)
         more[: len(self.flows)] = self.flows
         return self._replace(flows=more)
+
+    def without_bytes(self) -> Store:
+        """The same when all bytes were read: in which frames they came can still be asked."""
+        return self._replace(arena=np.zeros(0, np.uint8))
 
 
 @inlined
@@ -397,6 +402,10 @@ def keep_payload(
     """Keep the bytes data[position:position + length], which stand at offset in flow number's stream."""
     flow = store.flows[number]
     counters = store.counters
+    if flow.flags & READ:
+        flow.flags |= LIMITED
+        counters[LIMITED_BYTES] += length
+        return
     if a_port == 135 or b_port == 135 or a_port == 593 or b_port == 593:
         flow.keep = limits.KEEP_EPM
     elif flow.keep == 0:
@@ -468,6 +477,73 @@ def locate(
     frames, times = np.empty(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
     _locate(store, numbers, offsets, frames, times)
     return frames, times
+
+
+# ---- giving bytes back -----------------------------------------------------------------------
+
+
+@kernel
+def _drop(store: Store, chosen: NDArray[np.int64]) -> None:
+    """Take the segments and gaps of conversations out of use; bytes that still come are not kept."""
+    for index in chosen:
+        for number in (2 * index, 2 * index + 1):
+            flow = store.flows[number]
+            flow.first_segment = flow.last_segment = 0
+            flow.flags |= READ
+            while flow.hole != 0:
+                hole = store.holes[flow.hole - 1]
+                following = hole.next
+                hole.next = store.counters[FREE_HOLE]
+                store.counters[FREE_HOLE] = flow.hole
+                flow.hole = following
+
+
+@kernel
+def _pack(store: Store, flows: int, moved: NDArray[np.int32]) -> None:
+    """Move what is in use to the beginning of the segments and of the arena.
+
+    moved: zeros, one for each segment; gets 1 + where those in use went. Segments and their bytes lie in the order
+    in which they came, so that each moves to what was read before.
+    """
+    counters = store.counters
+    for number in range(flows):
+        segment = i64(store.flows[number].first_segment)
+        while segment != 0:
+            moved[segment - 1] = 1
+            segment = i64(store.segments[segment - 1].next)
+    kept, used = i64(0), i64(BLANKS)
+    for old in range(counters[SEGMENTS]):
+        if moved[old] == 0:
+            continue
+        source, target = store.segments[old], store.segments[kept]
+        start, length = i64(source.arena), i64(source.length)
+        target.offset, target.frame, target.time = source.offset, source.frame, source.time
+        target.length, target.next, target.arena = source.length, source.next, start
+        if start >= BLANKS:
+            target.arena = used
+            for i in range(length if used < start else 0):
+                store.arena[used + i] = store.arena[start + i]
+            used += length
+        kept += 1
+        moved[old] = kept
+    for number in range(flows):
+        flow = store.flows[number]
+        if flow.first_segment != 0:
+            flow.first_segment, flow.last_segment = moved[flow.first_segment - 1], moved[flow.last_segment - 1]
+    for segment in range(kept):
+        following = i64(store.segments[segment].next)
+        if following != 0:
+            store.segments[segment].next = moved[following - 1]
+    counters[SEGMENTS], counters[ARENA_USED] = kept, used
+
+
+def forget(store: Store, chosen: NDArray[np.int64], conversations: int) -> None:
+    """Give back the first bytes of conversations; chosen: int64, their indexes, of so many conversations in all.
+
+    Their streams are empty afterwards, and stay so: what still comes is counted as not kept.
+    """
+    _drop(store, chosen)
+    _pack(store, 2 * conversations, np.zeros(int(store.counters[SEGMENTS]), np.int32))
 
 
 class Run(NamedTuple):

@@ -20,7 +20,7 @@ from classifier.inspection import _dialogues
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.limits import KIB
 from classifier.orientation import first_look
-from classifier.pipeline import _port_classes, _service_ports, assemble
+from classifier.pipeline import Ports, assemble
 from classifier.sources import CaptureSet
 
 SHIPPED = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))
@@ -92,7 +92,7 @@ def changes(heads: Heads, blank: tuple[tuple[int, int], ...], chance: Random) ->
 
 def dialogues(path: Path) -> list[Dialogue]:
     table = assemble(CaptureSet.of([path]), jobs=1).table
-    return list(_dialogues(table, first_look(table, _service_ports(shared.rulebook())), np.arange(table.count)))
+    return list(_dialogues(table, first_look(table, Ports.of(shared.rulebook()).named), np.arange(table.count)))
 
 
 def disagreements(paths: list[Path]) -> tuple[int, list[str]]:
@@ -144,6 +144,6 @@ def test_the_port_of_the_client_tells_nothing_of_an_address_that_the_server_name
 
 @pytest.mark.parametrize("port", inspectors.PORTS)
 def test_ports_that_inspectors_tell_apart_are_of_a_class_of_their_own(port: int) -> None:
-    classes = _port_classes(shared.rulebook())
+    classes = Ports.of(shared.rulebook()).classes
     assert classes[port - 1] != classes[port]
     assert port == 1024 or classes[port] != classes[port + 1]

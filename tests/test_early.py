@@ -1,0 +1,104 @@
+"""Conversations that are over are read while the capture goes on: the same result, with less memory."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shared
+
+from classifier.conversations import ConversationTable
+from classifier.endpoints import EndpointMap
+from classifier.headers import TCP
+from classifier.hosts import Inventory
+from classifier.inspection import Reading
+from classifier.pipeline import EarlyReader, Ports, assemble, conclude
+from classifier.records import write_jsonl
+from classifier.retirement import Timeouts, over
+from classifier.sources import CaptureSet
+from classifier.streams import (
+    ARENA_USED,
+    BLANKS,
+    LIMITED,
+    LIMITED_BYTES,
+    SEGMENTS,
+    forget,
+    keep_payload,
+    read_stream,
+)  # fmt: skip
+
+CAPTURES = sorted((Path(__file__).parents[1] / "captures").rglob("*.pcap*"))
+IN_ONE_BATCH = [path for path in CAPTURES[::3] if path.stem != "format-pcapng-everything"]
+"""Nothing of their conversations comes behind the moment at which they are read."""
+
+
+class Eager(EarlyReader):
+    """Reads everything behind every batch, as if it were hours later."""
+
+    def look(self, table: ConversationTable, now: int) -> None:
+        super().look(table, now + 10**14)
+
+
+def records(paths: list[Path], eager: bool) -> list[dict[str, object]]:
+    captures, ports = CaptureSet.of(paths), Ports.of(shared.rulebook())
+    reading = Reading(ports.classes, 1)
+    assembly = assemble(captures, 1, early=Eager(reading, ports, most=0) if eager else None)
+    result = conclude(captures, assembly, shared.rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
+    out = BytesIO()
+    write_jsonl(result.table, out)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("path", IN_ONE_BATCH, ids=lambda path: path.stem)
+def test_reading_early_changes_no_record(path: Path) -> None:
+    assert sum(1 for _ in CaptureSet.of([path]).batches()) == 1
+    assert records([path], eager=True) == records([path], eager=False)
+
+
+def test_only_halves_of_a_connection_over_http_are_kept() -> None:
+    left = {}
+    for name in ("ticket-49734.pcapng", "row-rpc-over-http-v2.pcap"):
+        ports = Ports.of(shared.rulebook())
+        early = Eager(Reading(ports.classes, 1), ports, most=0)
+        left[name] = int(
+            assemble(CaptureSet.of([CAPTURES[0].parent / name]), 1, early=early).table.store.counters[SEGMENTS]
+        )
+    assert left["ticket-49734.pcapng"] == 0
+    assert left["row-rpc-over-http-v2.pcap"] > 0
+
+
+def test_what_comes_after_the_reading_is_counted_and_told() -> None:
+    path = CAPTURES[0].parent / "http-doc-ews.pcap"
+    table = assemble(CaptureSet.of([path]), 1).table
+    first = int(table.rows["first_frame"][0])
+    store, flow = table.store, table.store.flows[0]
+    forget(store, np.array([0]), table.count)
+    keep_payload(np.zeros(9, np.uint8), 0, 9, int(flow["next_offset"]), first, 0, TCP, 80, 40_000, store, 0)
+    assert store.counters[LIMITED_BYTES] == 9
+    assert store.flows["flags"][0] & LIMITED
+    assert read_stream(store, 0, TCP).chunks == ()
+
+
+def test_what_is_forgotten_makes_room_and_the_rest_stays() -> None:
+    table = assemble(CaptureSet.of([CAPTURES[0].parent / "ticket-49734.pcapng"]), 1).table
+    kinds = table.rows["protocol"]
+    before = [read_stream(table.store, flow, int(kinds[flow // 2])) for flow in range(2 * table.count)]
+    used = int(table.store.counters[ARENA_USED])
+    assert table.count > 1
+    forget(table.store, np.arange(0, table.count, 2), table.count)
+    for flow, stream in enumerate(before):
+        now = read_stream(table.store, flow, int(kinds[flow // 2]))
+        assert now.chunks == (() if flow // 2 % 2 == 0 else stream.chunks)
+    assert BLANKS <= table.store.counters[ARENA_USED] < used
+    forget(table.store, np.arange(table.count), table.count)
+    assert (table.store.counters[ARENA_USED], table.store.counters[SEGMENTS]) == (BLANKS, 0)
+
+
+def test_nothing_is_over_that_was_just_seen() -> None:
+    table = assemble(CaptureSet.of([CAPTURES[0]]), 1).table
+    last = int(table.rows["end"][: table.count].max())
+    assert not len(over(table, int(table.rows["start"][0]), Timeouts()))
+    assert len(over(table, last + Timeouts().tcp + 1, Timeouts())) == table.count
