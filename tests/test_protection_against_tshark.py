@@ -1,0 +1,210 @@
+"""Authentication and encryption of every RPC, NTLM, LDAP, SMB and TLS conversation that tshark can tell, beside ours.
+
+tshark's fields are reduced here to the words of the contract, by conversation; what it doesn't tell isn't compared.
+`pytest -s -n0 tests/test_protection_against_tshark.py -k table` prints agreements and disagreements. Each
+disagreement is explained in EXPLAINED, and one that isn't there fails.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+
+import pytest
+import shared
+
+pytestmark = [
+    shared.needed,
+    pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed: no independent reader"),
+]
+
+PROTOCOLS = re.compile(r"(?<![a-z0-9])(dcerpc|ntlmssp|ldap|smb2?|tls|ssl)(?![a-z0-9])")
+FIELDS = (
+    "tcp.stream", "ip.src", "ipv6.src", "tcp.srcport", "ip.dst", "ipv6.dst", "tcp.dstport", "dcerpc.pkt_type",
+    "dcerpc.auth_type", "dcerpc.auth_level", "ntlmssp.messagetype", "ldap.authentication", "ldap.mechanism",
+    "ldap.gssapi_encrypted_payload", "smb2.cmd", "smb2.flags.signature", "smb2.header.transform.msg_size",
+    "tls.handshake.type", "tls.handshake.version", "tls.handshake.extensions.supported_version", "frame.protocols",
+)  # fmt: skip
+TLS = {
+    "0x0300": "SSLv3", "0x0301": "TLSv1.0", "0x0302": "TLSv1.1", "0x0303": "TLSv1.2", "0x0304": "TLSv1.3",
+}  # fmt: skip
+ALWAYS_SIGNED = {"0", "1", "3", "11"}
+"""NEGOTIATE, SESSION_SETUP, TREE_CONNECT and IOCTL are signed in places although the session is not
+([MS-SMB2] 3.2.4.1.1, 3.2.5.5): a signature there says nothing of the rest."""
+LEVELS = {"5": "rpc-integrity", "6": "rpc-privacy"}
+CARRIERS = {"smb", "ncacn-http", "rpc-over-http"}
+"""What has a protection of its own around RPC."""
+SASL = {"GSS-SPNEGO": {"kerberos", "ntlm", "negotiate"}, "GSSAPI": {"kerberos"}, "DIGEST-MD5": {"digest"},
+        "NTLM": {"ntlm"}}  # fmt: skip
+"""Mechanisms that the contract has a word for; others, such as SCRAM, aren't compared."""
+KINDS = {"10": {"ntlm"}, "16": {"kerberos"}, "68": {"netlogon"}, "9": {"ntlm", "kerberos", "negotiate"}}
+
+
+@dataclass
+class Told:
+    """What tshark says of one conversation."""
+
+    kinds: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    bound: bool = False
+    called: bool = False
+    ntlm: bool = False
+    simple: bool = False
+    mechanisms: set[str] = field(default_factory=set)
+    sealed: bool = False
+    signed: bool = False
+    smb: bool = False
+    transformed: bool = False
+    tls: str = ""
+
+
+Flow = frozenset[tuple[str, str]]
+
+
+def tshark(name: str) -> dict[Flow, Told]:
+    command = [
+        "tshark",
+        "-n",
+        "-r",
+        str(shared.FOLDER / name),
+        "-Y",
+        "tcp && (dcerpc || ntlmssp || ldap || smb || smb2",
+    ]
+    command[-1] += " || tls)"
+    command += ["-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"] + [
+        w for each in FIELDS for w in ("-e", each)
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    found: dict[Flow, Told] = {}
+    for line in run.stdout.split("\n")[:-1]:
+        row = dict(zip(FIELDS, line.split("\t"), strict=True))
+        ends = [
+            row[f"{ip}.{way}"].split(";")[-1] for way in ("src", "dst") for ip in ("ip", "ipv6") if row[f"{ip}.{way}"]
+        ]
+        ports = row["tcp.srcport"].split(";")[-1], row["tcp.dstport"].split(";")[-1]
+        if len(ends) == 2:
+            note(found.setdefault(frozenset(zip(ends, ports, strict=True)), Told()), row)
+    return found
+
+
+def words(text: str) -> list[str]:
+    return [word for word in text.split(";") if word]
+
+
+def note(told: Told, row: dict[str, str]) -> None:
+    kinds, levels = words(row["dcerpc.auth_type"]), words(row["dcerpc.auth_level"])
+    pdus = set(words(row["dcerpc.pkt_type"]))
+    told.kinds |= set(kinds)
+    told.bound |= "11" in pdus
+    if pdus and pdus <= {"0", "2"}:
+        told.called = True
+        told.calls |= set(levels)
+    told.ntlm |= "0x00000003" in words(row["ntlmssp.messagetype"])
+    told.simple |= "0" in words(row["ldap.authentication"])
+    told.mechanisms |= set(words(row["ldap.mechanism"]))
+    told.sealed |= bool(row["ldap.gssapi_encrypted_payload"])
+    told.smb |= "smb" in row["frame.protocols"]
+    if ALWAYS_SIGNED.isdisjoint(words(row["smb2.cmd"])):
+        told.signed |= any(word in ("1", "True") for word in words(row["smb2.flags.signature"]))
+    told.transformed |= bool(row["smb2.header.transform.msg_size"])
+    if "2" in words(row["tls.handshake.type"]) and not told.tls:
+        versions = words(row["tls.handshake.extensions.supported_version"])
+        versions = versions if len(versions) == 1 else words(row["tls.handshake.version"])[-1:]
+        told.tls = TLS.get(versions[0], versions[0]) if versions else ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    capture: str
+    what: str
+    ours: str
+    theirs: str
+    agrees: bool
+
+
+def compare(name: str, talk: object, told: Told) -> list[Compared]:
+    made: list[Compared] = []
+
+    def add(what: str, ours: object, theirs: set[str]) -> None:
+        made.append(Compared(name, what, str(ours), "|".join(sorted(theirs)), str(ours) in theirs))
+
+    authentication, encryption = (getattr(talk, each) for each in ("authentication", "encryption"))
+    protocol = getattr(talk, "protocol")  # noqa: B009
+    if protocol in ("dcerpc", "epm") and (told.bound or told.called):
+        known = {word for kind in told.kinds for word in KINDS.get(kind, {"?"})} if told.kinds else set()
+        if known or told.bound:
+            add("RPC authentication", authentication, known or {"none"})
+        protecting = {LEVELS[level] for level in told.calls & LEVELS.keys()}
+        if told.called and told.bound:
+            add("RPC protection of calls", encryption, {max(protecting)} if protecting else {"none"})
+    elif told.bound and protocol not in CARRIERS:
+        add("RPC authentication", f"of {protocol}", {"something of RPC"})
+    elif told.ntlm:
+        add("NTLM", authentication, {"ntlm"})
+    if protocol == "ldap":
+        if told.mechanisms & SASL.keys():
+            add("LDAP SASL", authentication, {word for name in told.mechanisms for word in SASL.get(name, ())})
+        elif told.simple and not told.mechanisms:
+            add("LDAP simple bind", authentication, {"basic", "anonymous"})
+        if told.sealed:
+            add("LDAP sealing", encryption, {"sasl-seal"})
+    elif told.mechanisms or told.simple:
+        add("LDAP SASL", f"of {protocol}", {"something of LDAP"})
+    if told.smb and (told.signed or told.transformed) and protocol != "smb":
+        add("SMB protection", f"of {protocol}", {"something of SMB"})
+    if protocol == "smb" and told.smb:
+        strongest = "smb3" if told.transformed else "smb-sign" if told.signed else ""
+        if strongest:
+            add("SMB protection", encryption, {strongest})
+    if told.tls:
+        add("TLS version", getattr(talk, "tls_version"), {told.tls})  # noqa: B009
+    return made
+
+
+@cache
+def compared() -> list[Compared]:
+    with (shared.FOLDER / "catalogue.csv").open(newline="") as stream:
+        names = [row["file"] for row in csv.DictReader(stream) if PROTOCOLS.search(row["protocol_stacks"])]
+    names += [name for name in shared.captures("handshakes") if name.endswith(".pcap")]
+    with ThreadPoolExecutor(2) as threads:
+        theirs = dict(zip(names, threads.map(tshark, names), strict=True))
+    made = []
+    for name, flows in theirs.items():
+        for talk in shared.classified(name) if flows else ():
+            ends = ((talk.client_ip, str(talk.client_port)), (talk.server_ip, str(talk.server_port)))
+            if talk.transport == "tcp" and frozenset(ends) in flows:
+                made += compare(name, talk, flows[frozenset(ends)])
+    return made
+
+
+EXPLAINED = {
+    ("PcapExamples/pcapng-example.pcapng", "TLS version"): "TLS inside MySQL, a protocol that exflow doesn't read",
+    ("Traces/smb/smb2_fscontrol.pcap", "SMB protection"): "a single message: nothing shows that the session signs",
+}
+"""(end of the capture's name, what) → why tshark and we differ."""
+
+
+def explanation(each: Compared) -> str:
+    return next(
+        (why for (name, what), why in EXPLAINED.items() if each.capture.endswith(name) and each.what == what), ""
+    )
+
+
+def test_table() -> None:
+    counts = Counter((each.what, each.agrees) for each in compared())
+    print(f"\n{'WHAT':28}{'AGREE':>8}{'DISAGREE':>10}")
+    for what in dict.fromkeys(each.what for each in compared()):
+        print(f"{what:28}{counts[what, True]:8}{counts[what, False]:10}")
+    for each, number in Counter(each for each in compared() if not each.agrees).items():
+        print(f"{number} x {each.what}: ours {each.ours}, tshark {each.theirs} in {each.capture}: {explanation(each)}")
+    assert sum(counts.values()) > 250
+
+
+def test_every_disagreement_is_explained() -> None:
+    assert [each for each in compared() if not each.agrees and not explanation(each)] == []
