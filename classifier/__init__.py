@@ -25,6 +25,7 @@ The house, in the order in which its rooms may import each other:
     result pipeline              what comes out, and the only module that knows the order of the steps
     retirement following         conversations over time: who is over, what is told again, what is forgotten
     sniffing sinks packet_ring   a running live capture, and where its reports and packets go
+    decryption tools             TLS read with session keys; Wireshark's programs
     excerpt blocks extraction    their frames, by a second reading; pcapng with labels as comments
     profile                      a Wireshark profile for a result
     firewall                     what a firewall has to let in
@@ -72,6 +73,7 @@ def classify(
     endpoint_map: AnyPath | None = None,
     policy: AnyPath | None = None,
     accept: AnyPath | None = None,
+    keylog: AnyPath | None = None,
     jobs: int = 2,
 ) -> Result:
     """Classify one capture set: every conversation in it, with its label or the reason why it has none.
@@ -79,7 +81,8 @@ def classify(
     captures: files, folders (the captures in them) or "-" (standard input), taken together in time order.
     inventory: TOML of the hosts that the user knows. signatures: folder to use instead of the shipped one.
     endpoint_map: JSON lines of ports learnt in earlier runs, read and added to. policy: TOML of the user's own
-    findings. accept: TOML of findings that the user lives with. jobs: threads that read at a time.
+    findings. accept: TOML of findings that the user lives with. keylog: session keys of TLS (SSLKEYLOGFILE), with which
+    tshark decrypts; keys inside a pcapng are used without being asked for. jobs: threads that read at a time.
     Raises UsageError for a missing input or a broken signature. A damaged capture raises nothing: what is
     whole is in the result, what is not in its `damages`.
     """
@@ -87,7 +90,7 @@ def classify(
 
     settings = Settings(
         inventory=_path(inventory), signatures=_path(signatures), endpoint_map=_path(endpoint_map), jobs=jobs,
-        policy=_path(policy), accept=_path(accept),
+        policy=_path(policy), accept=_path(accept), keylog=_path(keylog),
     )  # fmt: skip
     return run([os.fspath(capture) for capture in captures], settings, None)
 

@@ -1,6 +1,6 @@
 """A deep look at one conversation: its packets (scapy), its dissection (tshark through pyshark), what both sides said.
 
-The only module that imports pyshark or runs tshark. All three read the captures a second time (`excerpt`).
+The only module that imports pyshark. All three read the captures a second time (`excerpt`).
 Must not know how the conversation got its label.
 """
 
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from classifier import tools
 from classifier.dissectors import decode_as
-from classifier.errors import MissingToolError, UsageError
+from classifier.errors import UsageError
 from classifier.excerpt import Excerpt
 from classifier.extraction import write
-from classifier.limits import FOLLOW_BYTES, TSHARK_SECONDS
+from classifier.limits import FOLLOW_BYTES
 from classifier.records import safe
 from classifier.result import Result
 
@@ -114,24 +112,14 @@ def _stream(result: Result, conversation_id: int, transport: str) -> Iterator[tu
 
 
 def _tshark(path: Path, *arguments: str) -> str:
-    """What tshark prints. Raises UsageError when it refuses, or takes longer than anybody waits."""
-    command = ["tshark", "-n", "-r", str(path), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TSHARK_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise UsageError(f"tshark took more than {TSHARK_SECONDS} seconds") from error
-    if done.returncode:
-        raise UsageError(f"tshark refused: {safe(done.stderr.strip())}")
-    return done.stdout
+    return tools.run("tshark", "-n", "-r", str(path), *arguments)
 
 
 @contextmanager
 def _extract(result: Result, conversation_id: int) -> Iterator[Path]:
     """The conversation alone, in a file of its own for as long as it is needed."""
-    if not shutil.which("tshark"):
-        raise MissingToolError("tshark is not installed; packages are called tshark or wireshark-cli")
-    with tempfile.TemporaryDirectory(prefix="exflow-") as folder:
-        path = Path(folder) / f"conversation-{conversation_id}.pcapng"
+    tools.find("tshark")
+    with tools.scratch(f"conversation-{conversation_id}.pcapng") as path:
         with path.open("wb") as file:
             write(result, [conversation_id], file, announcers=False)
         yield path

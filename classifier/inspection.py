@@ -214,6 +214,19 @@ class Located(NamedTuple):
     times: NDArray[np.int64]
 
 
+OUTSIDE: Final = 1 << 40
+"""Added to the offset of a place in the streams as captured, where a conversation was read decrypted."""
+
+
+class Origins(NamedTuple):
+    """Where decrypted bytes of one direction are from: int64, sorted offsets of pieces, and the ordinal and the time
+    (nanoseconds) of the frame that completed each."""
+
+    starts: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+
 @dataclass(slots=True)
 class Inspection:
     """What the inspectors found.
@@ -221,6 +234,8 @@ class Inspection:
     codes: int32, one per conversation, index into found. found: distinct answers; entry 0 is None, for
     conversations without payload. client: int8, the orientation in which the dialogues were read.
     early: where the bytes of those that were read early came. jobs: threads that may look up frames at a time.
+    inside: of conversations that were read decrypted, for each `Side` where the bytes are from; their evidence names
+    places inside, and those of the handshake behind `OUTSIDE`.
     """
 
     table: ConversationTable
@@ -229,6 +244,7 @@ class Inspection:
     found: list[Evidence | Answer | None]
     jobs: int = 1
     early: EarlyPlaces = field(default_factory=lambda: EarlyPlaces())
+    inside: dict[int, tuple[Origins, Origins]] = field(default_factory=dict)
 
     def evidence(self, index: int) -> Evidence | None:
         """The evidence of one conversation, if there is any."""
@@ -243,13 +259,27 @@ class Inspection:
     def locate_all(self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64]) -> Located:
         """As `locate`, with the places as columns (`Side` and offset of each)."""
         numbers = 2 * index + (self.client[index] ^ side)
-        frames, times = _located(self.table.store, numbers, offset, self.jobs)
+        outside = offset & (OUTSIDE - 1)
+        frames, times = _located(self.table.store, numbers, outside, self.jobs)
         lost = np.flatnonzero(frames < 0)
-        frames[lost], times[lost] = self.early.find(numbers[lost], offset[lost])
+        frames[lost], times[lost] = self.early.find(numbers[lost], outside[lost])
         lost = lost[frames[lost] < 0]
         rows = self.table.rows[index[lost]]
         frames[lost], times[lost] = rows["first_frame"], rows["start"]
+        if self.inside:
+            self._locate_inside(index, side, offset, Located(frames, times))
         return Located(frames, times)
+
+    def _locate_inside(
+        self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64], located: Located
+    ) -> None:
+        """Put right what was looked up for places inside TLS."""
+        within = np.isin(index, np.fromiter(self.inside, np.int64)) & (offset < OUTSIDE)
+        for row in np.flatnonzero(within).tolist():
+            origins = self.inside[int(index[row])][int(side[row])]
+            piece = int(np.searchsorted(origins.starts, offset[row], side="right")) - 1
+            if piece >= 0:
+                located.frames[row], located.times[row] = origins.frames[piece], origins.times[piece]
 
 
 def _located(

@@ -267,11 +267,20 @@ OVERVIEW_ROWS: Final = 20
 NOTEBOOK_ROWS: Final = 50
 """Rows that a notebook shows of a result by itself."""
 
+MAX_KEYLOG: Final = 16 * MIB
+"""Session keys of one run, from a file and from captures; a session has up to a kilobyte."""
+
+DECRYPTED_CONVERSATIONS: Final = 2000
+"""Conversations that are read decrypted in one run; tshark follows them, and reads the capture for each hundred."""
+
+DECRYPTED_AT_ONCE: Final = 100
+"""Conversations that tshark follows at a time; it keeps all they say in memory."""
+
 FOLLOW_BYTES: Final = 4 * 1024 * 1024
 """Bytes that `Conversation.follow` shows of both sides together; more is no reading for a person."""
 
-TSHARK_SECONDS: Final = 300
-"""How long tshark may take to put one conversation in order."""
+TOOL_SECONDS: Final = 300
+"""How long one of Wireshark's programs may take for one request."""
 
 PROFILE_GROUPS: Final = 40
 """Data paths that a Wireshark profile has colours and buttons for; Wireshark tries every colour on every packet."""

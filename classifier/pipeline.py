@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import acquaintance, audit, columns, inspectors, labelling, limits
+from classifier import acquaintance, audit, columns, decryption, inspectors, labelling, limits, tools
 from classifier.acceptance import load_acceptances
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
+from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
+from classifier.errors import UsageError
 from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
@@ -37,7 +39,7 @@ from classifier.reasoning import reason
 from classifier.result import Result
 from classifier.retirement import Timeouts, over
 from classifier.rulebook import Rulebook, load
-from classifier.sources import CaptureSet
+from classifier.sources import STDIN, CaptureSet
 from classifier.streams import ARENA_USED, BLANKS, LIMITED_BYTES, LOST_HOLES, SEGMENTS
 
 Progress = Callable[[int, int], None]
@@ -49,6 +51,7 @@ class Settings:
     """What a run is asked to use. jobs: 1 reads and assembles in turns, more does both at once.
 
     policy: the user's own findings; accept: findings that the user lives with (both TOML).
+    keylog: session keys of TLS, as libraries log them.
     """
 
     inventory: Path | None = None
@@ -57,6 +60,7 @@ class Settings:
     jobs: int = 2
     policy: Path | None = None
     accept: Path | None = None
+    keylog: Path | None = None
 
 
 def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress: Progress | None = None) -> Result:
@@ -67,18 +71,31 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     that can't be written: `failures` tells.
     """
     settings = settings or Settings()
+    keys = decryption.keylog(settings.keylog) if settings.keylog else b""
+    if keys:
+        tools.find("tshark")
+        if STDIN in map(str, inputs):
+            raise UsageError("standard input can't be decrypted: it can't be read a second time; name a file")
     rulebook = load(settings.signatures)
     inventory = Inventory.load(settings.inventory) if settings.inventory else Inventory()
     endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
     policy = load_policy(rulebook, settings.policy) if settings.policy else ()
     known = frozenset(rule.id for rule in (*load_findings(rulebook), *policy))
     accepted = load_acceptances(settings.accept, known) if settings.accept else ()
-    captures = CaptureSet.of(inputs)
-    ports = Ports.of(rulebook)
-    reading = Reading(ports.classes, settings.jobs)
-    assembly = assemble(captures, settings.jobs, progress, EarlyReader(reading, ports))
+    captures, assembly, reading = _read(inputs, rulebook, settings.jobs, progress)
+    insides, told = Insides(), dict[str, int]()
+    if keys or captures.secrets:
+        told = _unusable(captures)
+        if not told:
+            with _collector_at_rest():
+                first = conclude(captures, assembly, rulebook, inventory, EndpointMap(), settings.jobs, (), reading)
+            insides, told = _decrypted(first, keys, captures)
+            captures, assembly, reading = _read(inputs, rulebook, settings.jobs)
     with _collector_at_rest():
-        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy, reading)
+        result = conclude(
+            captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy, reading, insides
+        )
+        result.counters |= told
         result.acceptances = accepted
     if settings.endpoint_map:
         try:
@@ -86,6 +103,42 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
         except OSError as error:
             result.failures.append(f"endpoint map {settings.endpoint_map} was not written: {error.strerror}")
     return result
+
+
+def _read(
+    inputs: Sequence[str | Path], rulebook: Rulebook, jobs: int, progress: Progress | None = None
+) -> tuple[CaptureSet, Assembly, Reading]:
+    """Read a capture set from its first packet to its last; what is over early is inspected early."""
+    captures, ports = CaptureSet.of(inputs), Ports.of(rulebook)
+    reading = Reading(ports.classes, jobs)
+    return captures, assemble(captures, jobs, progress, EarlyReader(reading, ports)), reading
+
+
+def _unusable(captures: CaptureSet) -> dict[str, int]:
+    """Why keys that a capture brings along can't be used; empty if they can."""
+    try:
+        if STDIN in captures.names:
+            raise UsageError("standard input can't be read a second time")
+        tools.find("tshark")
+    except UsageError as error:
+        return {f"blocks of session keys not used: {error}": len(captures.secrets)}
+    return {}
+
+
+def _decrypted(first: Result, keys: bytes, captures: CaptureSet) -> tuple[Insides, dict[str, int]]:
+    """What a first answer's conversations say inside TLS, and what was not read of it.
+
+    Keys that a capture brings along are used where that is possible; with keys that the user names, raises as
+    `decryption.decrypt`.
+    """
+    try:
+        insides = decryption.decrypt(first, b"\n".join((keys, *captures.secrets)))
+    except UsageError as error:
+        if keys:
+            raise
+        return Insides(), {f"blocks of session keys not used: {error}": len(captures.secrets)}
+    left = insides.beyond_limit
+    return insides, {"conversations_with_session_keys_beyond_limit": left} if left else {}
 
 
 @contextmanager
@@ -223,17 +276,20 @@ def conclude(
     jobs: int = 2,
     policy: Sequence[FindingRule] = (),
     reading: Reading | None = None,
+    insides: Insides | None = None,
 ) -> Result:
     """Label every conversation of an assembly, whose first bytes are given back, and audit it.
 
-    policy: findings besides those of the signatures. reading: what was read early.
+    policy: findings besides those of the signatures. reading: what was read early. insides: what was said inside TLS,
+    as far as it was decrypted.
     """
     table, ports = assembly.table, Ports.of(rulebook)
     addresses = Addresses.of(table.rows, table.count)
     orientation = first_look(table, ports.named)
     inspection = (reading or Reading(ports.classes, jobs)).rest(table, orientation)
     table.store = table.store.without_bytes()
-    labelling.join_channels(inspection)
+    with decryption.reading(inspection, insides or Insides()):
+        labelling.join_channels(inspection)
     labelling.orient_by_payload(orientation, inspection)
     scene = Scene(
         table, addresses, orientation, inspection, endpoint_map, inventory, rulebook,

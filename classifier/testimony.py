@@ -241,6 +241,10 @@ def _fill(
     places[rows[spread], hole] = numbers
 
 
+_ALWAYS_SHOWN: Final = ("rpc.auth", "tls.decrypted", "http.x-requesttype")
+"""Beginnings of signs that no path asks for and people do."""
+
+
 def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[tuple[str, str, str, Place]]:
     yield "payload", "protocol", evidence.protocol, evidence.place
     for interface in evidence.interfaces:
@@ -250,7 +254,7 @@ def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[tuple[str
     for query in evidence.queries:
         yield "query", "rpc.asked", _title(rulebook, query.uuid, query.version), query.place
     for sign in evidence.signs:
-        if sign.field.startswith("rpc.auth") or telling_signs(rulebook, [(sign.field, sign.value)]):
+        if sign.field.startswith(_ALWAYS_SHOWN) or telling_signs(rulebook, [(sign.field, sign.value)]):
             yield "sign", sign.field, sign.value, sign.place
 
 

@@ -79,6 +79,9 @@ READING: Final = (
         type=click.Path(dir_okay=False, path_type=Path),
         help="JSON lines of the ports that earlier runs learnt; read, and added to.",
     ),
+    click.option(
+        "--keylog", type=FILE, help="Session keys of TLS, as SSLKEYLOGFILE has them; tshark decrypts with them."
+    ),
     click.option("--jobs", type=click.IntRange(1), default=2, help="Threads that read at a time.", show_default=True),
 )
 

@@ -46,7 +46,7 @@ class CaptureSet:
     """All captures of one run. damages grows while they are read.
 
     bytes_read, bytes_total: of the files as they are stored, compressed or not. beyond_limit: how many were given up
-    for swelling beyond bounds.
+    for swelling beyond bounds. secrets: TLS key logs that the captures carry.
     """
 
     names: list[str]
@@ -56,6 +56,7 @@ class CaptureSet:
     bytes_read: int = 0
     bytes_total: int = 0
     beyond_limit: int = 0
+    secrets: list[bytes] = field(default_factory=list)
 
     @classmethod
     def of(cls, inputs: Iterable[str | Path]) -> CaptureSet:
@@ -109,7 +110,8 @@ class CaptureSet:
         if magic in pcap.MAGICS:
             return pcap.PcapSource(name, Window(content, capacity), self.interfaces, first_frame, self.damages)
         if magic == pcapng.MAGIC:
-            return pcapng.PcapngSource(name, Window(content, capacity), self.interfaces, first_frame, self.damages)
+            window = Window(content, capacity)
+            return pcapng.PcapngSource(name, window, self.interfaces, first_frame, self.damages, self.secrets)
         self.damages.append(Damage(name, 0, content.failure or _no_capture(magic)))
         return None
 

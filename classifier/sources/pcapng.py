@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from classifier.compiled import i64, kernel, u64
 from classifier.errors import Damage
-from classifier.limits import MAX_BLOCK, MAX_DAMAGES, MAX_INTERFACES, MAX_PACKET, MAX_PACKET_BLOCK
+from classifier.limits import MAX_BLOCK, MAX_DAMAGES, MAX_INTERFACES, MAX_KEYLOG, MAX_PACKET, MAX_PACKET_BLOCK
 from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch, PacketColumns
 from classifier.sources.reading import Window, word
 
@@ -26,6 +26,7 @@ SECTION_HEADER: Final = 0x0A0D0D0A
 INTERFACE: Final = 1
 PACKET: Final = 2
 SIMPLE_PACKET: Final = 3
+SECRETS: Final = 10
 ENHANCED_PACKET: Final = 6
 
 EVENTS: Final = (9, 0xBAD, 0x40000BAD, 0x204, 0x216, 0x221)
@@ -33,6 +34,9 @@ EVENTS: Final = (9, 0xBAD, 0x40000BAD, 0x204, 0x216, 0x221)
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
+
+TLS_KEY_LOG: Final = 0x544C534B
+"""Secrets type of a TLS key log (4.7)."""
 
 OPTION_END, OPTION_TSRESOL, OPTION_TSOFFSET = 0, 9, 14
 
@@ -98,6 +102,8 @@ def index_blocks(
         length = (length + 3) & ~3
         if length > MAX_PACKET_BLOCK:
             return row, position, LONG, last_time
+        if kind == SECRETS:
+            return row, position, DEFINITION, last_time
         if position + length > end:
             break
         if word(data, position + length - 4, big_endian) != word(data, position + 4, big_endian):
@@ -167,13 +173,17 @@ def _empty_interfaces() -> SectionInterfaces:
 
 @dataclass(slots=True)
 class PcapngSource:
-    """One pcapng input. batches() yields its packets; damages says afterwards what was wrong with it."""
+    """One pcapng input. batches() yields its packets; damages says afterwards what was wrong with it.
+
+    secrets: gets the TLS key logs of Decryption Secrets Blocks, up to `limits.MAX_KEYLOG` bytes in all.
+    """
 
     name: str
     window: Window
     interfaces: Interfaces
     first_frame: int
     damages: list[Damage]
+    secrets: list[bytes] = field(default_factory=list)
     _big_endian: bool = False
     _section: SectionInterfaces = field(default_factory=_empty_interfaces)
     _defined: int = 0
@@ -214,10 +224,11 @@ class PcapngSource:
         return self._resynchronise()
 
     def _define(self) -> bool:
-        """Read a Section Header or Interface Description Block."""
+        """Read a Section Header, Interface Description or Decryption Secrets Block."""
         window = self.window
         order = ">" if self._big_endian else "<"
-        section = self._word(window.start) == SECTION_HEADER
+        kind = self._word(window.start)
+        section = kind == SECTION_HEADER
         if section:
             magic = struct.unpack_from("<I", window.data[window.start + 8 : window.start + 12].tobytes())[0]
             if magic not in (BYTE_ORDER_MAGIC, 0x4D3C2B1A):
@@ -235,9 +246,18 @@ class PcapngSource:
         block = window.take((length + 3) & ~3)
         if section:
             self._defined = 0
+        elif kind == SECRETS:
+            self._keep_secrets(block[8:-4], order)
         elif self._defined < MAX_INTERFACES:
             self._add_interface(block[8:-4], order)
         return True
+
+    def _keep_secrets(self, body: bytes, order: str) -> None:
+        """Decryption Secrets Block (4.7): type and length of secrets, of which TLS key logs are kept."""
+        kind, length = struct.unpack_from(order + "II", body)
+        keys = body[8 : 8 + length]
+        if kind == TLS_KEY_LOG and sum(map(len, self.secrets)) + len(keys) <= MAX_KEYLOG:
+            self.secrets.append(keys)
 
     def _add_interface(self, body: bytes, order: str) -> None:
         """Interface Description Block (4.2): link type, snap length, if_tsresol, if_tsoffset."""

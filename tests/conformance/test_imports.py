@@ -11,7 +11,7 @@ from .modules import Import, imports, trees
 
 ROOMS = (
     "errors limits model fields compiled compiling",
-    "packets addresses blocks",
+    "packets addresses blocks tools",
     "sources headers fragments community_id",
     "inspectors.base",
     "streams conversations orientation retirement",
@@ -23,6 +23,7 @@ ROOMS = (
     "labelling acquaintance testimony columns",
     "audit selection acceptance",
     "result excerpt",
+    "decryption",
     "pipeline",
     "following",
     "sniffing",
