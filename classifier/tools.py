@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
-from typing import Final
+from typing import IO, Final
 
 from classifier.errors import MissingToolError, UsageError
 from classifier.limits import TOOL_SECONDS
 
-_PACKAGES: Final = {"editcap": "wireshark-common or wireshark-cli", "tshark": "tshark or wireshark-cli"}
+_COMMON: Final = "wireshark-common or wireshark-cli"
+_PACKAGES: Final = {"captype": _COMMON, "editcap": _COMMON, "tshark": "tshark or wireshark-cli"}
 
 
 def find(tool: str) -> str:
@@ -54,9 +55,13 @@ def lines(tool: str, *arguments: str) -> Iterator[str]:
         if ended:
             raise UsageError(f"{tool} took more than {TOOL_SECONDS} seconds")
         if status:
-            said.seek(0)
-            words = said.read(4096).decode("utf-8", "replace").strip()
-            raise UsageError(f"{tool} refused: {words or f'status {status}'}")
+            raise UsageError(f"{tool} refused: {_words(said) or f'status {status}'}")
+
+
+def _words(said: IO[bytes]) -> str:
+    """The beginning of what a program complained of."""
+    said.seek(0)
+    return " ".join(said.read(4096).decode("utf-8", "replace").split())
 
 
 @contextmanager
@@ -64,3 +69,25 @@ def scratch(name: str) -> Iterator[Path]:
     """A file of that name in a folder of its own, for as long as it is needed; nobody else can read it."""
     with TemporaryDirectory(prefix="exflow-") as folder:
         yield Path(folder) / name
+
+
+@contextmanager
+def output(tool: str, *arguments: str) -> Iterator[IO[bytes]]:
+    """What it writes, as a stream of bytes; reading may stop anywhere.
+
+    Raises UsageError for whatever it complains of, since editcap has status 0 for a capture that is cut short.
+    """
+    with TemporaryFile() as said, subprocess.Popen(
+        [find(tool), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=0
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            ended = not process.stdout.read(1)
+            status = process.wait() if ended else 0
+        finally:
+            process.stdout.close()
+            process.kill()
+        words = _words(said) if ended else ""
+        if status or words:
+            raise UsageError(words or f"{tool}: status {status}")

@@ -15,12 +15,12 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from classifier.errors import Damage, UsageError
+from classifier.errors import Damage, MissingToolError, UsageError
 from classifier.limits import KIB, READ_BLOCK
 from classifier.packets import Frames, Interfaces, PacketBatch
-from classifier.sources import pcap, pcapng
+from classifier.sources import converted, pcap, pcapng
 from classifier.sources.compressed import content_of
-from classifier.sources.reading import Input, Window
+from classifier.sources.reading import Input, Readable, Window
 
 STDIN = "-"
 PEEK = 64 * KIB
@@ -86,34 +86,59 @@ class CaptureSet:
     def _start(self, name: str) -> int:
         """Time of a capture's first packet; one without any comes first. Leaves no trace."""
         scratch = CaptureSet([name])
-        with _binary(name) as stream:
-            source = scratch._source(name, content_of(Input(stream)), 1, PEEK)
-            batch = next(source.batches(), None) if source else None
-        return int(batch.columns.time[0]) if batch else 0
+        return next((int(batch.columns.time[0]) for batch in scratch._read(name, 1, PEEK)), 0)
 
     def _open(self, name: str, first_frame: int) -> Iterator[PacketBatch]:
-        with _binary(name) as stream:
-            stored, told = Input(stream), len(self.damages)
-            content = content_of(stored)
-            source = self._source(name, content, first_frame, READ_BLOCK)
-            for batch in source.batches() if source else ():
-                self.bytes_read += stored.news()
-                yield batch
-            self.bytes_read += stored.news()
-            self.beyond_limit += content.beyond_limit
-            if source and content.failure and not any(content.failure in each.reason for each in self.damages[told:]):
-                self.damages.append(Damage(name, source.window.offset, content.failure))
+        yield from self._read(name, first_frame, READ_BLOCK)
 
-    def _source(self, name: str, content: Input, first_frame: int, capacity: int) -> Source | None:
-        """The reader for what the first bytes say; None (and damage) if they say nothing known."""
-        magic = content.peek(MAGIC)
-        if magic in pcap.MAGICS:
-            return pcap.PcapSource(name, Window(content, capacity), self.interfaces, first_frame, self.damages)
-        if magic == pcapng.MAGIC:
-            window = Window(content, capacity)
-            return pcapng.PcapngSource(name, window, self.interfaces, first_frame, self.damages, self.secrets)
-        self.damages.append(Damage(name, 0, content.failure or _no_capture(magic)))
-        return None
+    def _read(self, name: str, first_frame: int, capacity: int) -> Iterator[PacketBatch]:
+        """Packets of one capture, in the format that its first bytes name, or as others convert it."""
+        with _binary(name) as stream:
+            stored = Input(stream)
+            content = content_of(stored)
+            magic = content.peek(MAGIC)
+            if magic in pcap.MAGICS or magic == pcapng.MAGIC:
+                yield from self._batches(name, stored, content, first_frame, capacity)
+                return
+        reason = content.failure or _no_capture(magic)
+        if magic and name != STDIN and not content.failure:
+            try:
+                if form := converted.format_of(name):
+                    yield from self._converted(name, form, first_frame, capacity)
+                    return
+            except MissingToolError as error:
+                reason += f"; if it is a capture in another format: {error}"
+        self.damages.append(Damage(name, 0, reason))
+
+    def _converted(self, name: str, form: str, first_frame: int, capacity: int) -> Iterator[PacketBatch]:
+        try:
+            with converted.as_pcapng(name, form) as stream:
+                content = Input(cast(Readable, stream))
+                yield from self._batches(name, content, content, first_frame, capacity)
+        except MissingToolError:
+            raise
+        except UsageError as error:
+            self.damages.append(Damage(name, 0, f"converted from {form} in part: {error}"))
+
+    def _batches(
+        self, name: str, stored: Input, content: Input, first_frame: int, capacity: int
+    ) -> Iterator[PacketBatch]:
+        told = len(self.damages)
+        source = self._source(name, content, first_frame, capacity)
+        for batch in source.batches():
+            self.bytes_read += stored.news()
+            yield batch
+        self.bytes_read += stored.news()
+        self.beyond_limit += content.beyond_limit
+        if content.failure and not any(content.failure in each.reason for each in self.damages[told:]):
+            self.damages.append(Damage(name, source.window.offset, content.failure))
+
+    def _source(self, name: str, content: Input, first_frame: int, capacity: int) -> Source:
+        """The reader for what the first bytes say."""
+        window = Window(content, capacity)
+        if content.peek(MAGIC) in pcap.MAGICS:
+            return pcap.PcapSource(name, window, self.interfaces, first_frame, self.damages)
+        return pcapng.PcapngSource(name, window, self.interfaces, first_frame, self.damages, self.secrets)
 
 
 def _expand(entry: str) -> list[str]:
@@ -141,7 +166,7 @@ def _looks_like_capture(path: Path) -> bool:
             magic = content_of(Input(stream)).peek(MAGIC)
     except OSError:
         return False
-    return magic in pcap.MAGICS or magic == pcapng.MAGIC
+    return magic in pcap.MAGICS or magic == pcapng.MAGIC or magic in converted.MAGICS
 
 
 def _binary(name: str) -> FileIO | BufferedReader:
