@@ -26,6 +26,7 @@ import classifier
 LAB = Path(__file__).resolve().parents[1] / "captures" / "lab"
 INDEX: list[dict[str, Any]] = tomllib.loads((LAB / "INDEX.toml").read_text())["capture"]
 LEVELS = {"1": "none", "2": "none", "5": "rpc-integrity", "6": "rpc-privacy"}
+SESSIONS = ("smb-sign", "smb3")
 PACKAGES = {"0": "none", "10": "ntlm", "16": "kerberos"}
 """Security packages by number; 9 is SPNEGO, whose token says which of both."""
 
@@ -33,10 +34,6 @@ NOT_DISSECTED = {"hard-one-way.pcap": "the mapper's bind is on the other way: ts
 """Where only the laboratory's truth can judge the ports mapped, and why tshark can't."""
 
 every_capture = pytest.mark.parametrize("entry", INDEX, ids=[entry["file"] for entry in INDEX])
-with_mapper = pytest.mark.parametrize(
-    "entry", [entry for entry in INDEX if any("resolved_by" in truth for truth in entry["conversation"])],
-    ids=lambda entry: entry["file"],
-)  # fmt: skip
 with_keys = pytest.mark.parametrize(
     "entry", [entry for entry in INDEX if "keylog" in entry], ids=lambda entry: entry["file"]
 )
@@ -98,13 +95,14 @@ def tshark(entry: dict[str, Any], display_filter: str, *fields: str) -> list[lis
 
 @functools.cache
 def dissected(file: str) -> list[Any]:
-    """Binds and answers of endpoint mappers in a capture, as pyshark packets; RPC ports are known from the truth."""
+    """Binds, mappers' answers and SMB logins of a capture, as pyshark packets; the truth tells which ports are RPC."""
     entry = next(entry for entry in INDEX if entry["file"] == file)
     ports = {truth["server"][1] for truth in entry["conversation"] if truth["protocol"] in ("dcerpc", "epm")}
     loop = asyncio.new_event_loop()
     capture = pyshark.FileCapture(
         str(LAB / file), eventloop=loop, decode_as={f"tcp.port=={port}": "dcerpc" for port in ports},
-        display_filter="dcerpc.pkt_type == 11 || dcerpc.pkt_type == 14 || (epm.opnum == 3 && tcp.srcport == 135)",
+        display_filter="dcerpc.pkt_type == 11 || dcerpc.pkt_type == 14 || "
+        "(epm.opnum == 3 && tcp.srcport == 135) || (smb2.cmd == 1 && smb2.flags.response == 0)",
     )  # fmt: skip
     try:
         capture.load_packets()
@@ -133,42 +131,63 @@ def of_rpc(entry: dict[str, Any], name: str) -> Iterator[tuple[Any, Any]]:
         yield from ((packet, layer) for layer in packet.layers if layer.layer_name == name)
 
 
-def told_by_tshark(layer: Any) -> tuple[str, str]:
-    """Authentication and encryption of a bind, in exflow's words."""
+def ends_of(talk: classifier.Conversation) -> tuple[str, int, str, int]:
+    return talk.client_ip, talk.client_port, talk.server_ip, talk.server_port
+
+
+def mechanism(layer: Any) -> str:
+    """Whose tokens are inside."""
     inside = [word for word in ("kerberos", "ntlmssp") if any(key.startswith(word) for key in layer._all_fields)]
-    kind = PACKAGES.get((values(layer, "dcerpc.auth_type") or ["0"])[0], "") or "".join(inside).removesuffix("ssp")
-    return kind, LEVELS[(values(layer, "dcerpc.auth_level") or ["1"])[0]]
+    return "".join(inside).removesuffix("ssp")
+
+
+def protection(layer: Any) -> tuple[str, str]:
+    """Authentication and encryption of a bind, in exflow's words."""
+    kind = PACKAGES.get((values(layer, "dcerpc.auth_type") or ["0"])[0])
+    return kind or mechanism(layer), LEVELS[(values(layer, "dcerpc.auth_level") or ["1"])[0]]
 
 
 @needs_tshark
 @every_capture
-def test_tshark_sees_the_same_binds(entry: dict[str, Any]) -> None:
-    theirs: dict[tuple[str, int, str, int], list[Any]] = {}
+def test_tshark_sees_the_same(entry: dict[str, Any]) -> None:
+    answers = classified(entry)
+    logins = [(packet, layer) for packet, layer in of_rpc(entry, "smb2") if values(layer, "smb2.cmd") == ["1"]]
+    sessions = {ends(packet): mechanism(layer) for packet, layer in logins}
+    assert sessions == {ends_of(talk): talk.authentication for talk in answers if talk.protocol == "smb"}
+    same_binds(entry, answers, sessions)
+    same_ports_mapped(entry, answers)
+
+
+def same_binds(entry: dict[str, Any], answers: classifier.Result, sessions: dict[Any, str]) -> None:
+    """Interfaces, authentication and protection; where a bind on a pipe protects nothing, the session does."""
+    uuids: dict[tuple[str, int, str, int], set[str]] = {}
+    protections: dict[tuple[str, int, str, int], set[tuple[str, str]]] = {}
     for packet, layer in of_rpc(entry, "dcerpc"):
-        if values(layer, "dcerpc.pkt_type") in (["11"], ["14"]):
-            seen = theirs.setdefault(ends(packet), [set(), told_by_tshark(layer)])
-            seen[0].update(values(layer, "dcerpc.cn_bind_to_uuid"))
-    ours = {
-        (talk.client_ip, talk.client_port, talk.server_ip, talk.server_port):
-        [{item["uuid"] for item in talk.rpc_interfaces}, (talk.authentication, talk.encryption)]
-        for talk in classified(entry) if talk.rpc_interfaces
-    }  # fmt: skip
-    assert {key: seen for key, seen in theirs.items() if seen[0]} == ours
+        if values(layer, "dcerpc.pkt_type") in (["11"], ["14"]) and values(layer, "dcerpc.cn_bind_to_uuid"):
+            uuids.setdefault(ends(packet), set()).update(values(layer, "dcerpc.cn_bind_to_uuid"))
+            protections.setdefault(ends(packet), set()).add(protection(layer))
+    for key in set(sessions) & set(uuids):
+        levels = {level for _, level in protections[key]} - {"none"}
+        protections[key] = {(sessions[key], level) for level in levels or SESSIONS}
+    ours = {ends_of(talk): talk for talk in answers if talk.rpc_interfaces}
+    assert uuids == {key: {item["uuid"] for item in talk.rpc_interfaces} for key, talk in ours.items()}
+    for key, talk in ours.items():
+        assert (talk.authentication, talk.encryption) in protections[key], key
 
 
-@needs_tshark
-@with_mapper
-def test_tshark_sees_the_same_ports_mapped(entry: dict[str, Any]) -> None:
+def same_ports_mapped(entry: dict[str, Any], answers: classifier.Result) -> None:
+    """The answers of endpoint mappers, by frame, and the ports that exflow learned from them."""
     theirs = {
         (int(packet.number), int(port))
         for packet, layer in of_rpc(entry, "epm") for port in values(layer, "epm.proto.tcp_port")
+        if ends(packet)[1] == 135
     }  # fmt: skip
     ours = {
         (talk.resolved_by["frame"], talk.server_port)
-        for talk in classified(entry) if talk.resolved_by and talk.resolved_by["kind"] == "ept_map"
+        for talk in answers if talk.resolved_by and talk.resolved_by["kind"] == "ept_map"
     }  # fmt: skip
-    assert ours
     if entry["file"] in NOT_DISSECTED:
+        assert ours
         assert not theirs, "tshark reads it now; compare"
         return
     assert ours <= theirs

@@ -12,7 +12,8 @@ PACKAGES = (
     "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "krb5-user", "ldap-utils", "libnet-ssleay-perl",
     "libsasl2-modules-gssapi-mit", "nftables", "nginx-light", "openssl", "postfix", "procps", "samba",
     "samba-ad-provision", "samba-common-bin", "samba-dsdb-modules", "samba-vfs-modules", "sip-tester", "slapd",
-    "smbclient", "swaks", "tcpdump",
+    "smbclient", "stunnel4", "swaks",
+    "tcpdump", "winbind",
 )  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
 

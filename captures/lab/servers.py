@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from captures.lab.laboratory import Laboratory
 from captures.lab.network import run
@@ -102,7 +103,8 @@ dns forwarder=
 log file={place}/log
 pid directory={place}/run
 ncalrpc dir={place}/run/ncalrpc
-server services=rpc ldap cldap kdc
+server services=s3fs rpc ldap cldap kdc dns winbindd
+kdc default domain supported enctypes=24
 """
 KERBEROS = """[libdefaults]
 default_realm=EXAMPLE.TEST
@@ -115,6 +117,19 @@ kdc={address}
 }}
 [domain_realm]
 .example.test=EXAMPLE.TEST
+"""
+MEMBER = """[global]
+workgroup=EXAMPLE
+realm=EXAMPLE.TEST
+security=ads
+netbios name={name}
+disable netbios=yes
+kerberos method=secrets only
+private dir={place}
+lock directory={place}
+state directory={place}
+cache directory={place}
+pid directory={place}
 """
 SECRET = "Not-a-secret-1"
 """The directory's administrator; Samba wants capitals and digits."""
@@ -176,8 +191,9 @@ def nginx(lab: Laboratory, host: Host, site: str, *names: str) -> Path:
 class Samba:
     """Samba as the domain controller of example.test, and clients that know it by its name."""
 
-    def __init__(self, lab: Laboratory, host: Host) -> None:
+    def __init__(self, lab: Laboratory, host: Host, *others: Host) -> None:
         self.lab, self.host = lab, host
+        self.settings = ("-s", str(lab.folder / f"{host.name}-samba" / "etc" / "smb.conf"))
         self.place = lab.folder / f"{host.name}-samba"
         options = SAMBA.format(place=self.place, address=host.address).splitlines()
         words = (
@@ -187,20 +203,47 @@ class Samba:
         )  # fmt: skip
         lab.call(host, "samba-tool", *words, *(f"--option={option}" for option in options))
         (self.place / "run").mkdir()
-        settings = str(self.place / "etc" / "smb.conf")
-        lab.call(host, "samba-tool", "spn", "add", f"ldap/{host.fqdn}", f"{host.name}$", "-s", settings)
-        self.hosts = lab.write("hosts", f"127.0.0.1 localhost\n{host.address} {host.fqdn}\n")
-        self.resolver = lab.write("resolv.conf", "nameserver 127.0.0.1\n")
+        self.tool("spn", "add", f"ldap/{host.fqdn}", f"{host.name}$")
+        known = "".join(f"{item.address} {item.fqdn}\n" for item in (host, *others))
+        self.hosts = lab.write("hosts", f"127.0.0.1 localhost\n{known}")
+        self.resolver = lab.write("resolv.conf", f"nameserver {host.address}\n")
         self.kerberos = lab.write("krb5.conf", KERBEROS.format(address=host.address))
-        lab.start(host, "samba", "-i", "-s", settings)
-        lab.listening(host, 88, 135, 389)
+
+    def begin(self) -> None:
+        """Serve."""
+        self.lab.start(self.host, "samba", "-i", *self.settings)
+        self.lab.listening(self.host, 53, 88, 135, 389, 445, 3268)
+
+    def tool(self, *words: str) -> str:
+        """Administer the directory, on its own files."""
+        return self.lab.call(self.host, "samba-tool", *words, *self.settings)
+
+    def user(self, name: str) -> None:
+        """A new account; its password is `SECRET`."""
+        self.tool("user", "create", name, SECRET)
+
+    def service(self, name: str, spns: dict[str, str]) -> dict[str, Any]:
+        """A new account that owns these names (by interface); what a server needs to read tickets for them."""
+        self.user(name)
+        for spn in spns.values():
+            self.tool("spn", "add", spn, name)
+        return {"spns": spns, "password": SECRET, "salt": f"EXAMPLE.TEST{name}"}
 
     def call(self, client: Host, *words: str, fails: bool = False) -> str:
         """Run a client that finds the server in /etc/hosts, and no DNS; `ip netns exec` keeps mounts apart."""
-        env = {"KRB5_CONFIG": str(self.kerberos), "KRB5CCNAME": f"FILE:{self.lab.folder}/{client.name}.tickets"}
+        env = {"KRB5_CONFIG": str(self.kerberos), "KRB5CCNAME": f"{self.lab.folder}/{client.name}.tickets"}
         mounts = f"mount --bind {self.hosts} /etc/hosts && mount --bind {self.resolver} /etc/resolv.conf"
         mounted = ("sh", "-c", f'{mounts} && exec "$@"', "sh", *words)
         return self.lab.call(client, *mounted, log=f"{client.name}.log", env=env, fails=fails)
+
+    def join(self, client: Host) -> None:
+        """Make a host a member of the domain, and let it prove that it is one."""
+        place = self.lab.folder / f"{client.name}-member"
+        place.mkdir()
+        settings = str(self.lab.write(f"{client.name}.conf", MEMBER.format(name=client.name, place=place)))
+        user = ("-U", f"Administrator%{SECRET}", "--no-dns-updates")
+        self.call(client, "net", "ads", "join", "-s", settings, *user)
+        self.call(client, "net", "ads", "testjoin", "-s", settings)
 
     def port(self, uuid: str, version: str) -> int:
         """Where an interface listens: the endpoint mapper is asked from the server itself, on its loopback."""

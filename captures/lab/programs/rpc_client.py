@@ -15,7 +15,7 @@ LEVELS = {"none": 1, "connect": 2, "integrity": 5, "privacy": 6}
 
 
 def with_impacket(options: argparse.Namespace, interface: rpc.Syntax) -> None:
-    """impacket: NDR32 only."""
+    """impacket: NDR32 only, NTLM only (it doesn't understand scapy's Kerberos)."""
     from impacket.dcerpc.v5 import epm, transport
     from impacket.uuid import uuidtup_to_bin
 
@@ -41,13 +41,11 @@ def with_scapy(options: argparse.Namespace, interface: rpc.Syntax) -> None:
     """scapy: NDR32 or, with three contexts as Windows, NDR64."""
     from scapy.layers.dcerpc import DCE_C_AUTHN_LEVEL, DCERPC_Transport, find_dcerpc_interface
     from scapy.layers.msrpce.rpcclient import DCERPC_Client
-    from scapy.layers.ntlm import NTLMSSP
     from scapy.packet import Raw
 
     rpc_server.register(interface)
     found = find_dcerpc_interface(interface.name)
-    name = f"{options.user}@{options.domain}"
-    package = None if options.level == "none" else NTLMSSP(UPN=name, PASSWORD=options.password)
+    package = None if options.level == "none" else scapy_package(options)
     peer = DCERPC_Client(
         DCERPC_Transport.NCACN_IP_TCP, ndr64=options.ndr64, verb=False, ssp=package,
         auth_level=DCE_C_AUTHN_LEVEL(LEVELS[options.level]),
@@ -58,6 +56,19 @@ def with_scapy(options: argparse.Namespace, interface: rpc.Syntax) -> None:
     for opnum in options.calls:
         peer.sr1_req(Raw(os.urandom(48 + 16 * (opnum % 7))), opnum=opnum)
     peer.close()
+
+
+def scapy_package(options: argparse.Namespace) -> object:
+    """NTLM, Kerberos, or SPNEGO with Kerberos."""
+    from scapy.layers.kerberos import KerberosSSP
+    from scapy.layers.ntlm import NTLMSSP
+    from scapy.layers.spnego import SPNEGOSSP
+
+    name = {"UPN": f"{options.user}@{options.domain}", "PASSWORD": options.password}
+    if options.package == "ntlm":
+        return NTLMSSP(**name)
+    ticket = KerberosSSP(SPN=options.spn, DC_IP=options.kdc, **name)
+    return ticket if options.package == "kerberos" else SPNEGOSSP([ticket])
 
 
 def scapy_port(options: argparse.Namespace, interface: object) -> int:
@@ -90,6 +101,9 @@ def main() -> None:
     parser.add_argument("--level", choices=sorted(LEVELS), default="privacy")
     parser.add_argument("--calls", type=int, nargs="*", default=[10, 11, 11, 1])
     parser.add_argument("--port", type=int, default=0, help="go there without asking the mapper")
+    parser.add_argument("--package", choices=("ntlm", "kerberos", "negotiate"), default="ntlm")
+    parser.add_argument("--kdc", help="where tickets come from")
+    parser.add_argument("--spn", help="the service's name in the ticket")
     parser.add_argument("--ndr64", action="store_true")
     parser.add_argument("--pause", action="store_true", help="say so after the bind, and wait for a line")
     parser.add_argument("--user", default="alice")

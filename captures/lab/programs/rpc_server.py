@@ -7,9 +7,10 @@ learns and forgets ports while it runs. impacket's server knows no authenticatio
 
     python -m captures.lab.programs.rpc_server CONFIG.json
 
-CONFIG: address; netbios, domain; accounts {name: password}; services [{interfaces, port (0: any), registered (list
-of interfaces, default all)}]. A line `restart N` on standard input moves service N to another port. One JSON object a
-line on standard output says what happened: the laboratory's truth comes from these lines.
+CONFIG: address; netbios, domain; accounts {name: password}; kerberos {spns (by interface), password, salt}, if tickets
+are taken; services [{interfaces, port (0: any), registered (list of interfaces, default all)}]. A line `restart N` on
+standard input moves service N to another port. One JSON object a line on standard output says what happened: the
+laboratory's truth comes from these lines.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ from scapy.layers.dcerpc import (
     DCERPC_Transport,
     register_dcerpc_interface,
 )
+from scapy.layers.kerberos import KerberosSSP
 from scapy.layers.msrpce.ept import prot_and_addr_t, protocol_tower_t
 from scapy.layers.msrpce.raw.ept import ept_map_Request, ept_map_Response, twr_p_t
 from scapy.layers.msrpce.rpcserver import DCERPC_Server
 from scapy.layers.ntlm import NTLMSSP, MD4le
+from scapy.layers.spnego import SPNEGOSSP
+from scapy.libs.rfc3961 import EncryptionType, Key
 from scapy.packet import Packet, Raw
 
 from captures.makers import rpc
@@ -98,8 +102,23 @@ class Server:
             talk = Conversation(self, interfaces, port, peer[:2])
             threading.Thread(target=talk.loop, args=(connection,), daemon=True).start()
 
-    def package(self) -> Any:
-        """NTLM, for the accounts of this server."""
+    def package(self, kind: int, interface: str) -> Any:
+        """The security package that a bind names: NTLM, Kerberos, or SPNEGO over both ([MS-RPCE] 2.2.1.1.7)."""
+        known = [self._ntlm()]
+        if spn := self.config.get("kerberos", {}).get("spns", {}).get(interface):
+            known.insert(0, self._kerberos(spn))
+        found = next((item for item in known if item.auth_type == kind), None)
+        return found or SPNEGOSSP(known)
+
+    def _kerberos(self, spn: str) -> Any:
+        """The key of the account that owns the service's name (RFC 3962 section 4)."""
+        account = self.config["kerberos"]
+        etype = EncryptionType.AES256_CTS_HMAC_SHA1_96
+        secret, salt = account["password"].encode(), account["salt"].encode()
+        return KerberosSSP(SPN=spn, KEY=Key.string_to_key(etype, secret, salt))
+
+    def _ntlm(self) -> Any:
+        """The accounts of this server."""
         names = {name: MD4le(password) for name, password in self.config.get("accounts", {}).items()}
         domain = self.config["domain"]
         return NTLMSSP(
@@ -116,6 +135,7 @@ class Conversation(DCERPC_Server):
     def __init__(self, host: Server, interfaces: list[str], port: int, peer: tuple[str, int]) -> None:
         super().__init__(DCERPC_Transport.NCACN_IP_TCP, ndr64=host.config.get("ndr64", True), verb=False, port=port)
         self.host, self.peer, self.said = host, peer, 0
+        self.interfaces = interfaces
         self.served = {uuid.UUID(INTERFACES[name].uuid): name for name in interfaces}
 
     def loop(self, connection: socket.socket) -> None:
@@ -140,19 +160,26 @@ class Conversation(DCERPC_Server):
             super().recv(message)
             return
         if message.auth_verifier and not self.session.ssp:
-            self.session.ssp = self.host.package()
+            self.session.ssp = self.host.package(message.auth_verifier.auth_type, self.interfaces[0])
         asked = [context.abstract_syntax.if_uuid for context in message.context_elem]
         accepted = [item for item in dict.fromkeys(asked) if item in self.served]
-        verifier = message.auth_verifier
-        self.host.say(
-            "bound", client=self.peer, port=self.port, accepted=[str(item) for item in accepted],
-            refused=[str(item) for item in dict.fromkeys(asked) if item not in self.served],
-            package=verifier.auth_type if verifier else 0, level=verifier.auth_level if verifier else 1,
-        )  # fmt: skip
+        level = message.auth_verifier.auth_level if message.auth_verifier else 1
         if accepted:
             super().recv(message)
         else:
             self._refuse(message)
+        self.host.say(
+            "bound", client=self.peer, port=self.port, accepted=[str(item) for item in accepted],
+            refused=[str(item) for item in dict.fromkeys(asked) if item not in self.served],
+            package=self._package(), level=level,
+        )  # fmt: skip
+
+    def _package(self) -> str:
+        """Which security package is in use; within SPNEGO, what was agreed on."""
+        used = self.session.ssp
+        if isinstance(used, SPNEGOSSP):
+            used = self.session.sspcontext.ssp
+        return {NTLMSSP: "ntlm", KerberosSSP: "kerberos"}.get(type(used), "none")
 
     def _refuse(self, message: Packet) -> None:
         nothing = DceRpc5TransferSyntax(if_uuid="NULL", if_version=0)

@@ -13,6 +13,7 @@ from captures.lab.truth import Announced
 from captures.makers import rpc
 from captures.makers.documents import MAPPER
 from captures.makers.mail import DIRECTORY_ROWS
+from captures.makers.organisation import PLACES
 from captures.makers.scene import Host, Truth
 
 ADMINISTRATOR = f"EXAMPLE/Administrator%{SECRET}"
@@ -33,7 +34,7 @@ def facts(key: str) -> dict[str, Any]:
     if key not in DIRECTORY_ROWS:
         return FOREIGN
     paths, also = DIRECTORY_ROWS[key]
-    roles = {"hub1": "hub-transport", "mbx1": "mailbox"}[key], "active-directory"
+    roles = PLACES[key][2], "active-directory"
     return {"data_paths": paths, "also": (*also, *MAPPER), "roles": roles, "certainty": ("weak", "strong")}
 
 
@@ -45,6 +46,7 @@ def directory(lab: Laboratory) -> None:
     dc, hub, mailbox = (lab.host(key) for key in ("dc1", "hub1", "mbx1"))
     desk = lab.plug(Host("desk7", "10.30.0.7"))
     samba = Samba(lab, dc)
+    samba.begin()
     ports = {item.name: samba.port(item.uuid, f"{item.major}.0") for item in (rpc.SAMR, rpc.DRSUAPI)}
     with lab.record(
         "directory", "Kerberos, LDAP with GSSAPI, SAMR and DRSUAPI by Samba's own endpoint mapper"
@@ -77,3 +79,69 @@ def log_on(samba: Samba, client: Host) -> None:
 def bind(samba: Samba, client: Host) -> None:
     """A bind to DRSUAPI with NTLM at privacy level."""
     samba.call(client, "samba-tool", "drs", "bind", samba.host.fqdn, "-U", ADMINISTRATOR, "-s", "/dev/null")
+
+
+MGMT = "afa8bd80-7d8a-11c9-bef4-08002b102989"
+"""The remote management interface, which each RPC port has ([C706] appendix Q)."""
+
+
+@scenario(
+    "domain-join", "A Hub server joins the domain; strangers read shares, call through pipes, ask the global catalog",
+    "samba", "smbclient", "krb5-user", "ldap-utils",
+)  # fmt: skip
+def domain_join(lab: Laboratory) -> None:
+    dc, hub = lab.host("dc1"), lab.host("hub1")
+    signer, sealer, piper, reader = (lab.plug(Host(f"desk{number}", f"10.30.0.{number}")) for number in (7, 8, 9, 10))
+    samba = Samba(lab, dc)
+    samba.begin()
+    about = "net ads join, smbclient, rpcclient through pipes, ldapsearch on 3268 with STARTTLS, impacket's rpcmap"
+    with lab.record("domain-join", about, only="tcp or udp") as recording:
+        samba.join(hub)
+        share = (
+            "smbclient",
+            "-s",
+            "/dev/null",
+            f"//{dc.fqdn}/sysvol",
+            "-U",
+            ADMINISTRATOR,
+            "-c",
+            "cd example.test; ls",
+        )
+        samba.call(signer, *share)
+        samba.call(sealer, *share, "--client-protection=encrypt")
+        pipe = f"ncacn_np:{dc.fqdn}[seal]"
+        samba.call(piper, "rpcclient", "-s", "/dev/null", pipe, "-U", ADMINISTRATOR, "-c", "getusername")
+        who = ("-D", "administrator@example.test", "-w", SECRET, "-b", "DC=example,DC=test", "(cn=administrator)", "dn")
+        catalog = ("ldapsearch", "-x", "-ZZ", "-LLL", "-H", f"ldap://{dc.fqdn}:3268", *who)
+        samba.call(reader, "env", "LDAPTLS_REQCERT=never", *catalog)
+        program = str(Path(sys.executable).parent / "rpcmap.py")
+        samba.call(
+            reader,
+            sys.executable,
+            program,
+            "-auth-rpc",
+            f"EXAMPLE/Administrator:{SECRET}",
+            f"ncacn_ip_tcp:{dc.address}[135]",
+        )
+    known = facts("hub1")
+    named = {**known, "also": (*known["also"], "doc-edge-dns")}  # a name may be that of a next hop
+    for transport, port, protocol, of_hub in (
+        ("tcp", 88, "kerberos", known), ("udp", 88, "kerberos", known), ("udp", 389, "ldap", known),
+        ("udp", 53, "dns", named),
+    ):  # fmt: skip
+        lab.expect(recording, dc, port, Truth(protocol, **of_hub), client=hub, transport=transport)
+        for stranger in (signer, sealer, piper, reader):
+            lab.expect(recording, dc, port, Truth(protocol, **FOREIGN), client=stranger, transport=transport)
+    sealed = Truth("ldap", authentication=("kerberos",), encryption=("sasl-seal",), **known)
+    lab.expect(recording, dc, 389, sealed, client=hub)
+    for client, package, protection in (
+        (hub, ("ntlm", "kerberos"), ("smb-sign", "rpc-privacy")), (signer, ("ntlm",), ("smb-sign",)),
+        (sealer, ("ntlm",), ("smb3",)), (piper, ("ntlm",), ("rpc-privacy",)),
+    ):  # fmt: skip
+        known = Truth("smb", authentication=package, encryption=protection, **FOREIGN)
+        lab.expect(recording, dc, 445, known, client=client)
+    lab.expect(recording, dc, 3268, Truth("ldap", encryption=("tls-upgrade",), **FOREIGN), client=reader)
+    managed = Truth(
+        "dcerpc", interfaces=((MGMT, True),), authentication=("ntlm",), encryption=("rpc-privacy",), **FOREIGN
+    )
+    lab.expect(recording, dc, 135, managed, client=reader)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import impacket.version
@@ -13,13 +14,14 @@ import scapy
 
 from captures.lab.laboratory import Laboratory, Recording, scenario
 from captures.lab.network import wait_for
+from captures.lab.scenarios.directory import facts
+from captures.lab.servers import SECRET, Samba
 from captures.lab.truth import Announced
 from captures.makers import rpc
 from captures.makers.documents import MAPPER, OUTLOOK, OUTLOOK_ALSO, TO_MAILBOX
 from captures.makers.scene import Host, Truth
 
 PYTHON = (f"scapy=={scapy.VERSION}", f"impacket=={impacket.version.version.split()[-1]}")
-PACKAGES = {0: "none", 10: "ntlm"}
 LEVELS = {1: "none", 2: "none", 5: "rpc-integrity", 6: "rpc-privacy"}
 ASKED = ("strong", "certain")
 EXCHANGE_ONLY = (rpc.EMSMDB.uuid, rpc.ASYNC_EMSMDB.uuid, rpc.RFRI.uuid)
@@ -95,7 +97,7 @@ class RpcHost:
         general = Truth(
             "dcerpc",
             interfaces=interfaces,
-            authentication=(PACKAGES[last["package"]],),
+            authentication=(last["package"],),
             encryption=(LEVELS[last["level"]],),
         )
         if not last["accepted"]:
@@ -174,3 +176,43 @@ def restart(lab: Laboratory) -> None:
         client(lab, cas, "impacket", mailbox, rpc.EMSMDB)
         client(lab, cas, "scapy", mailbox, rpc.ASYNC_EMSMDB, "--ndr64", "--calls", "0")
     server.tell(recording)
+
+
+@scenario(
+    "rpc-kerberos", "Client Access and Mailbox servers' RPC with a Samba domain controller's tickets, at every level",
+    *PYTHON, "samba",
+)  # fmt: skip
+def kerberos(lab: Laboratory) -> None:
+    dc, cas, mailbox, outlook = (lab.host(key) for key in ("dc1", "cas1", "mbx1", "outlook1"))
+    samba = Samba(lab, dc, cas, mailbox)
+    samba.user("alice")
+    servers = [
+        RpcHost(lab, host, [STORE, BOOK], kerberos=samba.service(f"svc-{host.name.lower()}", spns(host)))
+        for host in (cas, mailbox)
+    ]
+    samba.begin()
+    login = ("--kdc", dc.address, "--user", "alice", "--password", SECRET, "--domain", "EXAMPLE.TEST")
+    about = (
+        "Outlook to Client Access, Client Access to Mailbox: Kerberos alone and in SPNEGO; NDR32, NDR64; the tickets"
+    )
+    with lab.record("rpc-kerberos", about) as recording:
+        for number, (level, (who, whom)) in enumerate(
+            product(("connect", "integrity", "privacy"), ((outlook, cas), (cas, mailbox)))
+        ):
+            package = ("--package", ("kerberos", "negotiate")[number // 2 % 2], "--spn", spns(whom)["EMSMDB"])
+            syntax = ("--ndr64",) if number % 3 else ()
+            client(
+                lab, who, "scapy", whom, rpc.EMSMDB, "--level", level, *login, *package, *syntax, "--calls", "10", "1"
+            )
+        for level in ("integrity", "privacy"):
+            package = ("--package", "negotiate", "--spn", spns(cas)["NSPI"])
+            client(lab, outlook, "scapy", cas, rpc.NSPI, "--level", level, *login, *package, "--calls", "0", "3", "1")
+    for server in servers:
+        server.tell(recording)
+    for who, key in ((outlook, ""), (cas, "cas1")):
+        lab.expect(recording, dc, 88, Truth("kerberos", **facts(key)), client=who)
+
+
+def spns(host: Host) -> dict[str, str]:
+    """The names of a server's services, as tickets have them."""
+    return {"EMSMDB": f"exchangeMDB/{host.fqdn}", "NSPI": f"exchangeAB/{host.fqdn}"}
