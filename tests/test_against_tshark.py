@@ -145,9 +145,6 @@ def _headers(headers: HeaderColumns, row: int) -> tuple[object, ...]:
 
 
 OTHER_FRAMES = {
-    "rtsp_short": "an ERF file",
-    "sip_short": "an ERF file",
-    "solaris.snoop": "a snoop file",
     "test017.pcapng": "tshark gives a custom block a length",
     "svcctl-ng-": "tshark gives a custom block a length",
     "pcapng-example.pcapng": "times before 1970, which tshark takes for times after 2500",

@@ -4,7 +4,7 @@ The dialogues are those of all captures. Each is changed where its essence is bl
 anywhere else by chance; where a change leaves the essence as it was, inspectors must not see it either.
 """
 
-from __future__ import annotations
+from __future__ import re
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -95,6 +95,11 @@ def dialogues(path: Path) -> list[Dialogue]:
     return list(_dialogues(table, first_look(table, Ports.of(shared.rulebook()).named), np.arange(table.count)))
 
 
+def told(dialogue: Dialogue) -> str:
+    """What inspectors find, without the addresses of objects in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(inspectors.inspect(dialogue)))
+
+
 def disagreements(paths: list[Path]) -> tuple[int, list[str]]:
     """How many changes left the essence as it was; those that inspectors saw all the same."""
     chance, equal, seen = Random(7), 0, []
@@ -103,13 +108,13 @@ def disagreements(paths: list[Path]) -> tuple[int, list[str]]:
             heads = heads_of(dialogue)
             if heads is None or not any(heads):
                 continue
-            before, found = essence_of(dialogue, heads), repr(inspectors.inspect(dialogue))
+            before, found = essence_of(dialogue, heads), told(dialogue)
             for places in changes(heads, before.blank, chance):
                 other, other_heads = changed(dialogue, heads, places, chance)
                 if essence_of(other, other_heads).kept != before.kept:
                     continue
                 equal += 1
-                if repr(inspectors.inspect(other)) != found:
+                if told(other) != found:
                     seen.append(f"{path.name} conversation {number}: bytes {places[:5]}")
     return equal, seen
 
