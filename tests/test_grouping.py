@@ -4,8 +4,9 @@ The dialogues are those of all captures. Each is changed where its essence is bl
 anywhere else by chance; where a change leaves the essence as it was, inspectors must not see it either.
 """
 
-from __future__ import re
+from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
