@@ -15,7 +15,11 @@ from random import Random
 import numpy as np
 import pytest
 import shared
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 
+import classifier
 from classifier import essence, inspectors
 from classifier.inspection import _dialogues
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
@@ -153,3 +157,29 @@ def test_ports_that_inspectors_tell_apart_are_of_a_class_of_their_own(port: int)
     classes = Ports.of(shared.rulebook()).classes
     assert classes[port - 1] != classes[port]
     assert port == 1024 or classes[port] != classes[port + 1]
+
+
+def mid_stream(ports: list[int], path: Path) -> Path:
+    """Two TLS records each way on each of these server ports, without a beginning."""
+    record = bytes.fromhex("1703030020") + bytes(range(32))
+    packets = []
+    for number, port in enumerate(ports):
+        for turn in range(4):
+            ends = [("192.0.2.1", 40000 + number), ("192.0.2.2", port)][:: -1 if turn % 2 else 1]
+            (source, sport), (target, dport) = ends
+            segment = TCP(sport=sport, dport=dport, flags="PA", seq=1 + 37 * (turn // 2), ack=1)
+            link = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+            packet = link / IP(src=source, dst=target) / segment / record
+            packet.time = 1_700_000_000 + number + turn / 10
+            packets.append(packet)
+    wrpcap(str(path), packets)
+    return path
+
+
+@pytest.mark.parametrize("port", [21, 25, 110, 119, 143, 389, 587, 3268])
+def test_a_port_that_inspectors_know_is_no_other_ports_equal(port: int, tmp_path: Path) -> None:
+    """Equal bytes on a port where TLS is asked for in clear say less than on the ports beside it, in any order."""
+    for ports in ([port - 1, port, port + 1], [port, port - 1, port + 1]):
+        result = classifier.classify(mid_stream(ports, tmp_path / "tls.pcap"), jobs=1)
+        found = {talk.server_port: talk.encryption for talk in result}
+        assert found == {port - 1: "tls-implicit", port: None, port + 1: "tls-implicit"}

@@ -100,8 +100,7 @@ def _opens(data: bytes) -> bool:
 
 _RECORD_STARTS: Final = frozenset(bytes((kind, 3)) for kind in (20, 21, 22, 23)) | {b"\x16"}
 
-
-_BEGIN_IN_CLEAR: Final = frozenset((21, 25, 110, 119, 143, 389, 587, 3268))
+BEGIN_IN_CLEAR: Final = frozenset((21, 25, 110, 119, 143, 389, 587, 3268))
 """Ports where a client asks for TLS first (STARTTLS, STLS, AUTH TLS): records without a beginning don't say how."""
 
 
@@ -142,7 +141,7 @@ def _from_records(dialogue: Dialogue, ours: bytes, theirs: bytes) -> Evidence | 
     if sum(count) < 2:
         return WAIT
     broken = dialogue.to_server.has_hole or dialogue.to_client.has_hole
-    seen = dialogue.to_server.started or dialogue.to_client.started or dialogue.server_port not in _BEGIN_IN_CLEAR
+    seen = dialogue.to_server.started or dialogue.to_client.started or dialogue.server_port not in BEGIN_IN_CLEAR
     return Evidence("tls", authentication="unknown-encrypted", encryption="tls-implicit" if seen else None, gap=broken)
 
 
