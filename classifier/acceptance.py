@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from classifier.errors import UsageError
 from classifier.hosts import Network
+from classifier.toml_files import read_tables
 
 _KEYS: Final = ("finding", "reason", "expires", "client", "server", "port", "data-path")
 
@@ -62,16 +62,10 @@ def load_acceptances(path: Path, known: frozenset[str]) -> tuple[Acceptance, ...
     finding, reason and expires (a date) are needed; client, server (address or network), port and data-path narrow it.
     Raises UsageError with every mistake in it.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"can't read accepted findings {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"accepted findings {path}: {error}") from error
-    tables = document.pop("accept", [])
-    issues = [f"unknown key {key!r}; write [[accept]]" for key in document]
+    tables, others = read_tables(path, "accepted findings", "accept")
+    issues = [f"unknown key {key!r}; write [[accept]]" for key in others]
     entries = []
-    for number, table in enumerate(tables if isinstance(tables, list) else [tables], 1):
+    for number, table in enumerate(tables, 1):
         problems = [f"accept {number}: {problem}" for problem in _problems(table, known)]
         issues += problems
         if not problems:

@@ -163,7 +163,7 @@ class Kernel:
 def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
     """Append the form of values, and the numbers by which machine code gets them.
 
-    Those are Numba's: of an array (two pointers that only reference counts need,) its size, item size, address,
+    Those are Numba's: of an array two pointers that only reference counts need, then its size, item size, address,
     shape and strides; tuples are laid out one value behind the other.
     """
     for value in values:

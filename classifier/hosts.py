@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from classifier.errors import UsageError
 from classifier.model import ROLES, VERSIONS
+from classifier.toml_files import read_tables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -83,17 +83,11 @@ class Inventory:
 
         Raises UsageError with every mistake in it.
         """
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"can't read inventory {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"inventory {path}: {error}") from error
+        hosts, others = read_tables(path, "inventory", "host")
         issues: list[str] = []
         entries: dict[Network, Known] = {}
-        hosts = document.pop("host", [])
-        issues += [f"unknown key {key!r}{_hint(key, ('host',))}" for key in document]
-        for number, host in enumerate(hosts if isinstance(hosts, list) else [hosts], 1):
+        issues += [f"unknown key {key!r}{_hint(key, ('host',))}" for key in others]
+        for number, host in enumerate(hosts, 1):
             _read_host(host, f"host {number}", entries, issues)
         if issues:
             raise UsageError("\n".join(f"inventory {path}: {issue}" for issue in issues))

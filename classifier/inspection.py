@@ -349,7 +349,7 @@ class Reading:
         self._reach(table, orientation)
         chosen = chosen[~self._done[chosen] & _has_bytes(table, chosen)]
         self._read(table, orientation, chosen)
-        halves = np.array([isinstance(entry, ChannelEvidence) for entry in self._found])
+        halves = are_channels(self._found)
         chosen = chosen[~halves[self._codes[chosen]]]
         self._remember(table.store, chosen)
         self._done[chosen] = True
@@ -400,15 +400,20 @@ class Reading:
         sizes = np.array([len(each) for each in places], np.int64)
         where = np.fromiter(chain.from_iterable(chain.from_iterable(places)), np.int64).reshape(-1, 2)
         each = sizes[group_of]
-        place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + _counted(each)
+        place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
         index = np.repeat(chosen, each)
         numbers, offsets = 2 * index + (self._client[index] ^ where[place, 0]), where[place, 1].copy()
         self._early.add(numbers, offsets, Located(*_located(store, numbers, offsets, self._jobs)))
 
 
-def _counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """0, 1, ... for each size, one behind the other."""
     return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def are_channels(found: Sequence[Evidence | Answer | None]) -> NDArray[np.bool_]:
+    """Which answers are of one half of an RPC virtual connection over HTTP."""
+    return np.array([isinstance(entry, ChannelEvidence) for entry in found], np.bool_)
 
 
 def _places(found: Evidence | Answer | None) -> list[Place]:

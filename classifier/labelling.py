@@ -18,7 +18,7 @@ from classifier.conversations import ConversationTable
 from classifier.endpoints import Announcement, EndpointMap, reachable
 from classifier.headers import TCP
 from classifier.hosts import Inventory, Known
-from classifier.inspection import Inspection
+from classifier.inspection import Inspection, are_channels
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
@@ -150,7 +150,7 @@ class Scene:
 def join_channels(inspection: Inspection) -> None:
     """Let the two HTTP connections of an RPC virtual connection tell what only both together know."""
     halves: dict[str, dict[int, int]] = {}
-    for index in np.flatnonzero(_channels(inspection)[inspection.codes]).tolist():
+    for index in np.flatnonzero(are_channels(inspection.found)[inspection.codes]).tolist():
         evidence = inspection.found[inspection.codes[index]]
         if isinstance(evidence, ChannelEvidence) and evidence.virtual_connection:
             halves.setdefault(evidence.virtual_connection, {})[int(inspection.codes[index])] = index
@@ -162,10 +162,6 @@ def join_channels(inspection: Inspection) -> None:
             for index, evidence in zip((one, other), rpc_http.join(*channels), strict=True):
                 inspection.codes[index] = len(inspection.found)
                 inspection.found.append(evidence)
-
-
-def _channels(inspection: Inspection) -> NDArray[np.bool_]:
-    return np.array([isinstance(entry, ChannelEvidence) for entry in inspection.found])
 
 
 # ---- orientation by payload and by announcement --------------------------------------------

@@ -18,6 +18,7 @@ from classifier.endpoints import Announcement
 from classifier.fields import Framed, Hole
 from classifier.headers import TCP
 from classifier.hosts import Host, Reason
+from classifier.inspection import counted
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants, distinct_rows
 from classifier.limits import MAX_SIGNS
@@ -226,7 +227,7 @@ def _fill(
     sizes = np.array([len(shown) for shown in made], np.int64)
     starts = np.cumsum(sizes) - sizes
     spread = np.repeat(np.arange(len(rows)), sizes[template_of])
-    hole = np.arange(len(spread)) - np.repeat(np.cumsum(sizes[template_of]) - sizes[template_of], sizes[template_of])
+    hole = counted(sizes[template_of])
     how = np.fromiter(chain.from_iterable(chain.from_iterable(made)), np.int64).reshape(-1, 3)
     kind, side, offset = how[starts[template_of[spread]] + hole].T
     numbers = np.zeros(len(spread), np.int64)

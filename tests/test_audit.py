@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
+from shipped import CAPTURES, result_of
 
-import classifier
 from classifier.findings import load_findings, read_findings
 from classifier.result import Result
 from classifier.rulebook import load
 from classifier.rulecheck import verify
-
-CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 
 WHERE = {
     "password-in-clear": (("http-cas-activesync", 1), ("tls-443", 1)),
@@ -58,13 +55,6 @@ WHERE = {
 
 CONFORMING = ("ticket-49734", "smtp-hub-to-hub", "smtp-hub-and-edge", "tls-443", "um-secured", "row-cas-to-mailbox")
 """Captures with TLS on, privacy level and Kerberos throughout."""
-
-
-@cache
-def result_of(name: str) -> Result:
-    capture = next(path for path in CAPTURES.glob(f"{name}.pcap*"))
-    inventory = CAPTURES / f"{name}.inventory.toml"
-    return classifier.classify(capture, inventory=inventory if inventory.exists() else None)
 
 
 def ids(place: tuple[str, int]) -> set[str]:

@@ -7,28 +7,19 @@ import os
 import re
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from shipped import CAPTURES, result_of
 
-import classifier
 from classifier.cli import exflow
 from classifier.firewall import firewall_table, nftables, powershell
 from classifier.result import Result, Table
 from classifier.rulebook import load
 
-CAPTURES = Path(__file__).parents[1] / "captures"
 NAMES = ("ticket-49734", "row-static-ports", "audit-no-answer", "rpc-ipv6", "dag-replication", "um-secured")
-
-
-@cache
-def result_of(name: str) -> Result:
-    capture = next(path for path in CAPTURES.glob(f"{name}.pcap*"))
-    inventory = CAPTURES / f"{name}.inventory.toml"
-    return classifier.classify(capture, inventory=inventory if inventory.exists() else None)
 
 
 def table_of(name: str) -> Table:

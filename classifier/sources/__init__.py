@@ -27,6 +27,9 @@ PEEK = 64 * KIB
 MAGIC = 4
 """First bytes that tell a format of captures."""
 
+_OWN_MAGICS = frozenset((*pcap.MAGICS, pcapng.MAGIC))
+"""Of the formats that are read here."""
+
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all (0 when unknown)."""
 
@@ -78,7 +81,7 @@ class CaptureSet:
         starts = [self._start(name) for name in self.names] if len(self.names) > 1 else [0]
         in_time = sorted(zip(starts, self.names, strict=True), key=lambda entry: entry[0])
         opened = [(start, name, self.frames.open(name)) for start, name in in_time]
-        for batch in _merge(opened, self._open):
+        for batch in _merge(opened, self._read):
             yield batch
             if progress is not None:
                 progress(self.bytes_read, self.bytes_total)
@@ -88,16 +91,13 @@ class CaptureSet:
         scratch = CaptureSet([name])
         return next((int(batch.columns.time[0]) for batch in scratch._read(name, 1, PEEK)), 0)
 
-    def _open(self, name: str, first_frame: int) -> Iterator[PacketBatch]:
-        yield from self._read(name, first_frame, READ_BLOCK)
-
-    def _read(self, name: str, first_frame: int, capacity: int) -> Iterator[PacketBatch]:
+    def _read(self, name: str, first_frame: int, capacity: int = READ_BLOCK) -> Iterator[PacketBatch]:
         """Packets of one capture, in the format that its first bytes name, or as others convert it."""
         with _binary(name) as stream:
             stored = Input(stream)
             content = content_of(stored)
             magic = content.peek(MAGIC)
-            if magic in pcap.MAGICS or magic == pcapng.MAGIC:
+            if magic in _OWN_MAGICS:
                 yield from self._batches(name, stored, content, first_frame, capacity)
                 return
         reason = content.failure or _no_capture(magic)
@@ -166,7 +166,7 @@ def _looks_like_capture(path: Path) -> bool:
             magic = content_of(Input(stream)).peek(MAGIC)
     except OSError:
         return False
-    return magic in pcap.MAGICS or magic == pcapng.MAGIC or magic in converted.MAGICS
+    return magic in _OWN_MAGICS or magic in converted.MAGICS
 
 
 def _binary(name: str) -> FileIO | BufferedReader:

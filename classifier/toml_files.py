@@ -1,0 +1,28 @@
+"""A user's TOML file as its tables, or one error that says which file can't be read and why.
+
+Must not know what the tables mean.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from classifier.errors import UsageError
+
+
+def read_tables(path: Path, what: str, name: str) -> tuple[list[Any], list[str]]:
+    """The values that stand under `[[name]]` in a file, and the names of whatever else is in it.
+
+    what: what the file is, for the error. A single `[name]` counts as one. Raises UsageError when the file can't be
+    read or is no TOML in UTF-8.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't read {what} {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{what} {path}: {error}") from error
+    tables = document.pop(name, [])
+    return tables if isinstance(tables, list) else [tables], list(document)
