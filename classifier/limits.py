@@ -315,6 +315,9 @@ MAP_ARROWS: Final = 60
 MAP_PATHS: Final = 16
 """Data paths with a look of their own on a map: six colours in three line styles, less two for the rest."""
 
+UNSEEN_PATHS: Final = 60
+"""Documented paths without a conversation that a report lists; how many more there are is told."""
+
 FRAME_COMMENTS: Final = 32
 """Comments on one frame of an extract; Wireshark shows each on a line of its own. How many more there are is told."""
 

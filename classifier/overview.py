@@ -22,7 +22,7 @@ Count = tuple[str, int]
 
 
 class Overview(NamedTuple):
-    """Counts, most first. paths: conversations by data path ("A or B" where nothing tells them apart) and certainty;
+    """Counts, most first. paths: conversations by data path (in short where nothing tells them apart) and certainty;
     roles: hosts by role; absences: conversations without a label by the reason; findings: by severity and id."""
 
     paths: list[Count]
@@ -53,7 +53,7 @@ def _paths(result: Result) -> Counter[str]:
     ):
         path, fitting, certainty = (column.values[code] for column, code in zip(columns, combination, strict=True))
         if certainty:
-            counter[f"{path or ' or '.join(fitting)} ({certainty})"] += count
+            counter[f"{path or paths_text(fitting, 'several')} ({certainty})"] += count
     return counter
 
 

@@ -39,6 +39,7 @@ from classifier.reasoning import reason
 from classifier.result import Result
 from classifier.retirement import Timeouts, over
 from classifier.rulebook import Rulebook, load
+from classifier.rules import listing
 from classifier.sources import STDIN, CaptureSet
 from classifier.streams import ARENA_USED, BLANKS, LIMITED_BYTES, LOST_HOLES, SEGMENTS
 
@@ -313,6 +314,7 @@ def conclude(
         table_columns | {"findings": audited.findings},
         verdicts=audited.verdicts,
         rules=rules,
+        documented=listing(rulebook),
         damages=captures.damages,
         counters=_counters(captures, assembly, endpoint_map),
         inputs=captures.names,

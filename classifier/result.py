@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from classifier.acceptance import Acceptance
     from classifier.findings import FindingRule
     from classifier.reasoning import Reasoning
+    from classifier.rules import ListedSignature
 
 ALWAYS_COUNTED: Final = frozenset({"packets", "packets_without_tcp_or_udp"})
 """Counters that say how much there was, and not that something was left out."""
@@ -86,6 +87,7 @@ class Result:
     failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
+    documented: the data paths of the signatures.
     rules: the findings that were looked for. acceptances: those of their findings that the user lives with.
     reasoner: goes once more through the decision of the conversation in a row.
     endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
@@ -100,6 +102,7 @@ class Result:
         inputs: Iterable[str] = (),
         verdicts: Mapping[str, int] | None = None,
         rules: Iterable[FindingRule] = (),
+        documented: Iterable[ListedSignature] = (),
         endpoint_rows: Iterable[Row] = (),
         host_rows: Iterable[Row] = (),
         reasoner: Callable[[int], Reasoning | None] | None = None,
@@ -111,6 +114,7 @@ class Result:
         self.inputs = tuple(inputs)
         self.verdicts = dict(verdicts or {})
         self.rules = tuple(rules)
+        self.documented = tuple(documented)
         self.acceptances: tuple[Acceptance, ...] = ()
         self.endpoint_rows = list(endpoint_rows)
         self.host_rows = list(host_rows)
@@ -171,6 +175,7 @@ class Result:
             counters=self.counters,
             inputs=self.inputs,
             rules=self.rules,
+            documented=self.documented,
             endpoint_rows=self.endpoint_rows,
             host_rows=self.host_rows,
             reasoner=lambda index: self.reasoning(int(rows[index])),

@@ -14,6 +14,7 @@ import classifier
 from classifier import limits
 from classifier.fields import Coded
 from classifier.overview import Overview, show
+from classifier.records import paths_text
 from classifier.result import Result
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -47,7 +48,7 @@ def test_counts_are_those_of_the_frame(ticket: Result) -> None:
     for result in (ticket, samples.result(500)):
         seen, frame = Overview.of(result), result.to_pandas()
         labelled = frame[frame.certainty.notna()]
-        names = [path if isinstance(path, str) else " or ".join(fitting)
+        names = [path if isinstance(path, str) else paths_text(fitting, "several")
                  for path, fitting in zip(labelled.data_path, labelled.data_paths, strict=True)]  # fmt: skip
         counted = (labelled.assign(name=names).name + " (" + labelled.certainty.astype(str) + ")").value_counts()
         assert dict(seen.paths) == counted.to_dict()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import classifier
 from classifier import cli
-from classifier.report import write
+from classifier.report import unseen, write
 from classifier.result import Result
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -61,10 +61,13 @@ def place(browser: Any, table: str) -> str:
     return str(browser.find_element("css selector", f"#{table} .place").text)
 
 
-def test_it_filters_and_explains(browser: Any, tmp_path: Path) -> None:
+def ticket() -> Result:
     path = CAPTURES / "ticket-49734.pcapng"
-    result = classifier.classify(path, inventory=path.with_suffix(".inventory.toml"), jobs=1)
-    opened(browser, result, tmp_path)
+    return classifier.classify(path, inventory=path.with_suffix(".inventory.toml"), jobs=1)
+
+
+def test_it_filters_and_explains(browser: Any, tmp_path: Path) -> None:
+    opened(browser, ticket(), tmp_path)
     assert place(browser, "conversations") == "1 to 25 of 25"
     assert "25 conversations" in browser.find_element("css selector", "body").text
     browser.find_element("css selector", "#conversations input").send_keys("49734 certain")
@@ -80,12 +83,84 @@ def test_no_stranger_runs(browser: Any, tmp_path: Path) -> None:
         opened(browser, result, tmp_path)
         assert browser.execute_script("return window.owned") is None
         assert browser.title == "exflow report"
-        assert browser.execute_script("return document.querySelectorAll('img, svg, iframe, a').length") == 0
+        assert browser.execute_script("return document.querySelectorAll('svg, iframe, object, embed').length") == 0
+        assert {address.partition(",")[0] for address in attributes(browser, "img", "src")} == {
+            "data:image/svg+xml;base64"
+        }
+        assert all(address.startswith("#") for address in attributes(browser, "a", "href"))
         for row in browser.find_elements("css selector", "#conversations tbody tr")[:20]:
             row.click()
         assert browser.execute_script("return window.owned") is None
         assert browser.get_log("browser") == []
     assert "<script>" in (browser.page_source and browser.execute_script("return document.body.innerText"))
+
+
+def attributes(browser: Any, tag: str, name: str) -> list[str]:
+    """An attribute of every element of that kind, as it is written."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.getAttribute(arguments[1]))"
+    return list(browser.execute_script(script, tag, name))
+
+
+def test_the_map_is_there_and_whole(browser: Any, tmp_path: Path) -> None:
+    opened(browser, ticket(), tmp_path)
+    sizes = browser.execute_script("return [...document.images].map((image) => [image.complete, image.naturalWidth])")
+    assert len(sizes) == 2
+    assert all(complete and width > 400 for complete, width in sizes)
+    assert all(attributes(browser, "img", "alt"))
+
+
+def test_what_was_not_seen_is_said(browser: Any, tmp_path: Path) -> None:
+    result = ticket()
+    opened(browser, result, tmp_path)
+    said = browser.find_element("css selector", "#unseen").text
+    listed = [line.split()[0] for line in said.splitlines() if line.startswith(("cas-", "mailbox-", "transport-"))]
+    taken = {path for talk in result for path in talk.data_paths}
+    assert "mailbox-log-shipping" in listed
+    assert not set(listed) & taken
+    assert "authentication: the packets don't show whether it is as documented" in said
+    assert "unified-messaging" not in said
+    opened(browser, samples.result(3), tmp_path)
+    assert "byte 4711: record cut short" in browser.find_element("css selector", "#unseen").text
+
+
+def test_parts_that_were_not_captured_are_counted() -> None:
+    result = classifier.classify(CAPTURES / "rpc-mid-stream.pcap", CAPTURES / "rpc-hole.pcap", jobs=1)
+    frame = result.to_pandas()
+    told = {gap.what: gap.about for gap in unseen.parts(result)}
+    begun = frame.orientation.isin(["syn", "syn-ack"])
+    missing = int((~begun & (frame.transport == "tcp")).sum())
+    assert missing
+    assert told["TCP connections whose beginning is not in the capture"].startswith(f"{missing} conversation")
+    assert told["bytes are missing inside"].startswith(f"{int((frame.missed_bytes > 0).sum())} conversation")
+
+
+def test_a_finding_explains_itself(browser: Any, tmp_path: Path) -> None:
+    path = CAPTURES / "audit-weak-ciphers.pcap"
+    result = classifier.classify(path, inventory=path.with_suffix(".inventory.toml"), jobs=1)
+    opened(browser, result, tmp_path)
+    browser.find_element("css selector", "#findings input").send_keys("tls-broken-version")
+    browser.find_element("css selector", "#findings tbody td").click()
+    told = browser.find_element("css selector", "#findings pre").text
+    assert told.startswith("# tls-broken-version")
+    assert "Severity high" in told
+    assert browser.get_log("browser") == []
+
+
+def test_it_fits_on_paper(browser: Any, tmp_path: Path) -> None:
+    opened(browser, classifier.classify(CAPTURES / "shown-2010-web.pcapng", jobs=1), tmp_path)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1030, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    )  # A4 across, less its margins, at 96 points an inch
+    try:
+        wide = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        needed, there = browser.execute_script(wide)
+        assert needed <= there
+        assert not browser.find_element("css selector", "#conversations input").is_displayed()
+        assert browser.find_element("css selector", "#conversations .place").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_policy_admits_nothing_else(browser: Any, tmp_path: Path) -> None:

@@ -62,8 +62,10 @@ def timeline(result: Result) -> Drawing:
         return nothing("no conversations")
     codes, labels, labelled = names(result)
     start, end = _days(result, "start"), _days(result, "end")
-    order = sorted(range(len(labels)), key=lambda at: -int(np.count_nonzero(codes == at)))
-    kept = sorted(order[:FIGURE_ROWS], key=lambda at: (not labelled[at], float(start[codes == at].min(initial=np.inf))))
+    order = np.argsort(-np.bincount(codes, minlength=len(labels)), kind="stable").tolist()
+    first = np.full(len(labels), np.inf)
+    np.minimum.at(first, codes, start)
+    kept = sorted(order[:FIGURE_ROWS], key=lambda at: (not labelled[at], first[at]))
     row_of = np.full(len(labels), len(kept))
     row_of[kept] = np.arange(len(kept))
     rows = row_of[codes]
@@ -131,7 +133,7 @@ def _draw_density(figure: Drawing, axes: Axes, rows: NDArray[np.int64], start: D
     under_way = np.ma.masked_less(np.cumsum(change, axis=1)[:, :-1], 1)
     bounds = np.arange(count + 1) - 0.5
     most = max(float(under_way.max()), 2.0)
-    image = axes.pcolormesh(edges, bounds, under_way, cmap=_SHADES, norm=LogNorm(1, most))
+    image = axes.pcolormesh(edges, bounds, under_way, cmap=_SHADES, norm=LogNorm(1, most), rasterized=True)
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
     steps = [step * 10**power for power in range(7) for step in (1, 2, 5) if step * 10**power <= most]
     bar.set_ticks(steps, labels=[str(step) for step in steps])

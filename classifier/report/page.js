@@ -44,7 +44,7 @@ for (const section of document.querySelectorAll("section[id]")) {
   });
   body.addEventListener("click", (event) => {
     const row = event.target.closest("tr");
-    const told = row && data.more[row.dataset.index];
+    const told = row && data.more[data.moreOf[row.dataset.index]];
     if (!told) return;
     if (row.nextSibling && row.nextSibling.className === "more") { row.nextSibling.remove(); return; }
     const more = document.createElement("tr");
