@@ -89,17 +89,23 @@ def test_json_lines_are_lines_of_json(capture: tuple[Path, Path], result: Result
     assert not steering(text)
 
 
+class Tags(HTMLParser):
+    """Which elements a page has; none may have an attribute but its style."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        assert not {name for name, _ in attrs} - {"style"}
+
+
 def test_a_notebook_shows_text_only(result: Result) -> None:
-    class Tags(HTMLParser):
-        seen: set[str] = set()
-
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            self.seen.add(tag)
-            assert not {name for name, _ in attrs} - {"style"}
-
     page = result._repr_html_()
-    Tags().feed(page)
-    assert Tags.seen <= {"p", "b", "div", "table", "tr", "th", "td"}
+    tags = Tags()
+    tags.feed(page)
+    assert tags.seen <= {"p", "b", "div", "table", "tr", "th", "td"}
     assert not steering(page)
 
 
