@@ -16,7 +16,7 @@ from types import FrameType
 
 from captures.lab import comparison, packages, scenarios
 from captures.lab.laboratory import SCENARIOS, Laboratory
-from captures.lab.network import LabError, Network
+from captures.lab.network import INTERRUPTIONS, LabError, Network, sweep
 
 HOME = Path(__file__).resolve().parent
 HEADER = """# What was recorded in the laboratory: how, from which servers, and what is true of each conversation.
@@ -37,12 +37,14 @@ def main(argv: list[str]) -> int:
     if lacking := packages.missing():
         print(f"captures.lab: not installed: {' '.join(lacking)}; --install installs them", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _stop)
+    for number in INTERRUPTIONS:
+        signal.signal(number, _stop)
+    sweep()
     folder = Path(tempfile.mkdtemp(prefix="exlab-"))
     folder.chmod(0o755)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        entries, failed = play(options.scenarios or sorted(SCENARIOS), options.out, folder)
+        played, failed = play(options.scenarios or sorted(SCENARIOS), options.out, folder)
     except KeyboardInterrupt:
         print("captures.lab: interrupted; everything is cleaned up", file=sys.stderr)
         return 130
@@ -51,10 +53,9 @@ def main(argv: list[str]) -> int:
             print(f"logs and configurations: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    if not entries:
+    if not played:
         return 1
-    write_index(options.out / "INDEX.toml", entries)
-    wrong = comparison.table(options.out, list(entries), sys.stdout)
+    wrong = comparison.table(options.out, played, sys.stdout)
     return int(bool(failed or wrong))
 
 
@@ -74,9 +75,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def play(names: list[str], out: Path, folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Play scenarios one after the other; entries of the index by capture, and the scenarios that failed."""
-    entries: dict[str, str] = {}
+def play(names: list[str], out: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Play scenarios one after the other; the captures that are in `out` now, and the scenarios that failed."""
+    played: list[str] = []
     failed = []
     for name in names:
         begun, place = time.monotonic(), folder / name
@@ -86,12 +87,14 @@ def play(names: list[str], out: Path, folder: Path) -> tuple[dict[str, str], lis
             with Network(place) as network:
                 lab = Laboratory(SCENARIOS[name], network, out)
                 SCENARIOS[name].play(lab)
-            entries |= {recording.file: lab.entry(recording) for recording in lab.recordings}
+            for recording in lab.recordings:
+                write_index(out / "INDEX.toml", {recording.file: lab.entry(recording)})
+                played.append(recording.file)
         except LabError as error:
             print(f"captures.lab: {name}: {error}", file=sys.stderr)
             failed.append(name)
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    return entries, failed
+    return played, failed
 
 
 def write_index(path: Path, entries: dict[str, str]) -> None:

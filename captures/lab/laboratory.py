@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +121,7 @@ class Laboratory:
         port: which capture port (`Network.mirrors` makes more); only: tcpdump's filter; snap: bytes of each frame.
         """
         recording = Recording(name, about, damage)
-        path, log = self.out / recording.file, f"tcpdump-{name}.log"
+        path, log = self.folder / recording.file, f"tcpdump-{name}.log"
         words = (
             "tcpdump", "-n", "-i", port, "-s", str(snap), "-Z", "root", "--immediate-mode", "-U", "-w", str(path),
             *only.split(),
@@ -146,8 +147,8 @@ class Laboratory:
     # ---- writing down ----------------------------------------------------------------------------
 
     def entry(self, recording: Recording) -> str:
-        """Write the inventory of a capture, and make its entry of the index."""
-        path = self.out / recording.file
+        """Put a capture and its inventory where they are to stay, and make its entry of the index."""
+        path = self.folder / recording.file
         facts, frames = conversations(path, recording.expected, recording.damage)
         present = {end[0] for fact in facts for end in (fact["client"], fact["server"])}
         known = [host for host in self.known if host.role and host.address in present]
@@ -159,6 +160,7 @@ class Laboratory:
             "servers": versions(self.item.packages),
             "frames": frames,
         }
+        shutil.copyfile(path, self.out / path.name)
         if known:
             head["inventory"] = f"{recording.name}.inventory.toml"
             (self.out / head["inventory"]).write_text(inventory(known))

@@ -27,6 +27,7 @@ LOSSY_MIRROR = """table bridge lossy {
   chain forward { type filter hook forward priority 0; oifname "port" numgen inc mod 23 == 11 drop; }
 }
 """
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUIET = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 
 
@@ -45,11 +46,11 @@ def run(*words: str) -> str:
 class Network:
     """Namespaces of one scenario and the processes inside; a context manager that leaves nothing behind.
 
-    folder: where logs and configurations go.
+    folder: where logs and configurations go; owner: the laboratory's process.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, owner: int = 0) -> None:
+        self.folder, self.owner = folder, owner or os.getpid()
         self.hosts: dict[str, Host] = {}
         self.processes: list[subprocess.Popen[str]] = []
         self._spaces: list[str] = []
@@ -76,15 +77,15 @@ class Network:
 
     def name(self, space: str) -> str:
         """The namespace's name on this machine; the process id keeps two laboratories apart."""
-        return f"{PREFIX}-{os.getpid()}-{space}"
+        return f"{PREFIX}-{self.owner}-{space}"
 
     def ip(self, space: str, *words: str) -> str:
         """`ip` on the interfaces of one namespace."""
         return run("ip", "-n", self.name(space), *words)
 
     def _space(self, space: str) -> None:
-        run("ip", "netns", "add", self.name(space))
         self._spaces.append(space)
+        run("ip", "netns", "add", self.name(space))
         self.inside(space, "sysctl", "-qw", *QUIET)
         self.ip(space, "link", "set", "lo", "up")
 
@@ -232,7 +233,14 @@ class Network:
         return {int(line.split()[3].rpartition(":")[2]) for line in lines}
 
     def close(self) -> None:
-        """End every process inside, remove every namespace; its interfaces go with it."""
+        """End every process inside, remove every namespace; its interfaces go with it. Interruptions wait for it."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+        try:
+            self._close()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _close(self) -> None:
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if self._signal(sign):
                 deadline = time.monotonic() + 3
@@ -265,6 +273,20 @@ class Network:
             except ProcessLookupError:
                 continue
         return bool(pids)
+
+
+def sweep() -> None:
+    """Remove what laboratories left behind that were killed: namespaces named after a process that is no more."""
+    left: dict[int, list[str]] = {}
+    for line in run("ip", "netns", "list").splitlines():
+        prefix, _, rest = line.split()[0].partition("-")
+        owner, _, space = rest.partition("-")
+        if prefix == PREFIX and owner.isdecimal() and not Path("/proc", owner).exists():
+            left.setdefault(int(owner), []).append(space)
+    for number, spaces in left.items():
+        network = Network(Path(), number)
+        network._spaces = spaces
+        network.close()
 
 
 def wait_for(true: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:

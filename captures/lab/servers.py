@@ -97,6 +97,20 @@ http {{
   }}
 }}
 """
+LDS = "OU=MSExchangeGateway"
+SLAPD = """include /etc/ldap/schema/core.schema
+modulepath /usr/lib/ldap
+moduleload back_ldif
+pidfile {place}/pid
+argsfile {place}/args
+TLSCertificateFile {certificate}
+TLSCertificateKeyFile {key}
+database ldif
+suffix "{suffix}"
+rootdn "cn=sync,{suffix}"
+rootpw {password}
+directory {place}/data
+"""
 SAMBA = """interfaces=lo {address}/32
 bind interfaces only=yes
 dns forwarder=
@@ -186,6 +200,26 @@ def nginx(lab: Laboratory, host: Host, site: str, *names: str) -> Path:
     lab.start(host, "nginx", "-c", str(path), "-e", str(place / "error"))
     lab.listening(host, 80, 443)
     return place
+
+
+def slapd(lab: Laboratory, host: Host, port: int, secure: int) -> None:
+    """OpenLDAP with one empty container, in clear on `port` and with TLS on `secure`."""
+    place = lab.folder / f"{host.name}-slapd"
+    chain, key = certificate(lab, host)
+    settings = SLAPD.format(place=place, certificate=chain, key=key, suffix=LDS, password=PASSWORD)
+    path = lab.write(f"{place.name}/slapd.conf", settings)
+    (place / "data").mkdir()
+    entry = lab.write(f"{place.name}/base.ldif", f"dn: {LDS}\nobjectClass: organizationalUnit\nou: MSExchangeGateway\n")
+    lab.call(host, "slapadd", "-f", str(path), "-l", str(entry))
+    where = f"ldap://{host.address}:{port}/ ldaps://{host.address}:{secure}/"
+    lab.start(host, "slapd", "-d", "0", "-f", str(path), "-h", where)
+    lab.listening(host, port, secure)
+
+
+def ldap(lab: Laboratory, client: Host, where: str, program: str, *words: str) -> None:
+    """One of OpenLDAP's clients, with the password of `slapd`; it takes any certificate."""
+    who = ("-x", "-H", where, "-D", f"cn=sync,{LDS}", "-w", PASSWORD)
+    lab.call(client, program, *who, *words, env={"LDAPTLS_REQCERT": "never"})
 
 
 class Samba:
