@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -245,18 +246,14 @@ class Network:
             if self._signal(sign):
                 deadline = time.monotonic() + 3
                 while self._pids() and time.monotonic() < deadline:
-                    self._reap()
                     time.sleep(0.05)
-        self._reap()
         for process in self.processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(3)
             if process.stdin is not None:
                 process.stdin.close()
         while self._spaces:
             subprocess.run(["ip", "netns", "del", self.name(self._spaces.pop())], capture_output=True, check=False)
-
-    def _reap(self) -> None:
-        for process in self.processes:
-            process.poll()
 
     def _pids(self) -> list[int]:
         listed = [
