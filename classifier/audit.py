@@ -22,6 +22,7 @@ from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Scene, Tenants, distinct_rows
 from classifier.model import EXCHANGE_ROLES, ROLES
 from classifier.packets import Frames
+from classifier.streams import PAYLOAD
 
 Seen = tuple[str | None, str | None, str | None, frozenset[tuple[str, str]]]
 """Authentication, encryption, TLS version and the signs that findings ask for."""
@@ -90,15 +91,17 @@ class _Columns:
             network_of[scene.sides.client],
             network_of[scene.sides.server],
             self._remark_codes(tenants, hosts, frames),
+            _silent_servers(scene),
         )
 
     def observed(self, index: int) -> Observed:
         """The facts of one conversation."""
-        label, own, state, client, server, from_, to, remarks = (int(column[index]) for column in self.columns)
+        label, own, state, client, server, from_, to, remarks, silent = (int(column[index]) for column in self.columns)
         authentication, encryption, tls_version, signs = self._seen.values[own]
+        said = "nothing" if silent else "something"
         return Observed(
             self._labels.facts[label], self._labels.decisions[label], authentication, encryption, tls_version,
-            STATES[state], signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
+            STATES[state], said, signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
             self._networks.values[to], self._remarks.values[remarks],
         )  # fmt: skip
 
@@ -129,6 +132,13 @@ def _seen(entry: object, asked: set[str]) -> Seen:
         return None, None, None, frozenset()
     signs = frozenset((sign.field, sign.value) for sign in entry.signs if sign.field in asked)
     return entry.authentication, entry.encryption, entry.tls_version, signs
+
+
+def _silent_servers(scene: Scene) -> NDArray[np.int64]:
+    """Whether nothing of a server's payload was seen."""
+    side = 2 * np.arange(scene.table.count) + 1 - scene.orientation.client
+    silent: NDArray[np.int64] = ((scene.table.store.flows["flags"][side] & PAYLOAD) == 0).astype(np.int64)
+    return silent
 
 
 def _source(host: Host) -> int:

@@ -68,6 +68,7 @@ class Remark:
 class Observed:
     """All that findings are made from, for conversations that have it in common. signs: those that findings test.
 
+    server_said: "nothing" where no byte of the server's payload was seen, else "something".
     client_source, server_source: who says what the roles are, "inventory" or "traffic"; client_networks,
     server_networks: the networks that findings name and the address is in.
     """
@@ -78,6 +79,7 @@ class Observed:
     encryption: str | None = None
     tls_version: str | None = None
     conn_state: str | None = None
+    server_said: str | None = None
     signs: frozenset[tuple[str, str]] = frozenset()
     client_source: str | None = None
     server_source: str | None = None

@@ -210,8 +210,6 @@ def read(turned: Talk, client_at: int, server_at: int) -> Handshake:
     ):  # fmt: skip
         if alert := fatal_alert(data, at):
             turned.signs.add("tls.alert", alert[0], Place(side, alert[1]))
-    if found.ja4 and len(turned.server) <= server_at and not turned.broken:
-        turned.by_client("tls.unanswered", "ClientHello", client_at)
     return found
 
 
