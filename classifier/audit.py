@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.conversations import STATES, connection_states
+from classifier.columns import missed
 from classifier.expectations import Observed, Remark, authentication_verdict, encryption_verdict
-from classifier.fields import Framed, Hole
+from classifier.fields import Coded, Framed, Hole
 from classifier.findings import FACTS, FindingRule, Found, check, networks_of, within
 from classifier.hosts import UNKNOWN, Host
 from classifier.inspectors.base import Evidence, Place
@@ -37,10 +37,11 @@ class Audit:
 
 
 def audit(
-    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], rules: Sequence[FindingRule], frames: Frames
-) -> Audit:
-    """Check every distinct set of facts once."""
-    facts = _Columns(scene, labels, tenants, hosts, rules, frames)
+    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
+    rules: Sequence[FindingRule], frames: Frames,
+) -> Audit:  # fmt: skip
+    """Check every distinct set of facts once. states: the column `conn_state`."""
+    facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
     codes, first = distinct_rows(facts.columns)
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
@@ -71,10 +72,10 @@ class _Columns:
     """What findings are made from, as numbers into distinct values, one column for each sort of fact."""
 
     def __init__(
-        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], rules: Sequence[FindingRule],
-        frames: Frames,
+        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
+        rules: Sequence[FindingRule], frames: Frames,
     ) -> None:  # fmt: skip
-        self._labels, self._scene = labels, scene
+        self._labels, self._scene, self._states = labels, scene, states.values
         asked = {name for rule in rules for test in (*rule.when, *rule.unless) for name in test if name not in FACTS}
         asked.add("ldap.base-dn")
         self._seen, self._remarks = Distinct[Seen](), Distinct[tuple[Remark, ...]]()
@@ -85,7 +86,7 @@ class _Columns:
         self.columns = (
             labels.codes.astype(np.int64),
             seen_of[scene.inspection.codes],
-            connection_states(scene.table, scene.orientation.client.astype(np.int64)).astype(np.int64),
+            states.codes.astype(np.int64),
             source_of[tenants.client],
             source_of[tenants.server],
             network_of[scene.sides.client],
@@ -101,7 +102,7 @@ class _Columns:
         said = "nothing" if silent else "something"
         return Observed(
             self._labels.facts[label], self._labels.decisions[label], authentication, encryption, tls_version,
-            STATES[state], said, signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
+            self._states[state], said, signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
             self._networks.values[to], self._remarks.values[remarks],
         )  # fmt: skip
 
@@ -135,9 +136,9 @@ def _seen(entry: object, asked: set[str]) -> Seen:
 
 
 def _silent_servers(scene: Scene) -> NDArray[np.int64]:
-    """Whether nothing of a server's payload was seen."""
-    side = 2 * np.arange(scene.table.count) + 1 - scene.orientation.client
-    silent: NDArray[np.int64] = ((scene.table.store.flows["flags"][side] & PAYLOAD) == 0).astype(np.int64)
+    """Whether a server sent no payload: the capture has none, and lacks none."""
+    flows = scene.table.store.flows[2 * np.arange(scene.table.count) + 1 - scene.orientation.client]
+    silent: NDArray[np.int64] = (((flows["flags"] & PAYLOAD) == 0) & (missed(flows) == 0)).astype(np.int64)
     return silent
 
 

@@ -83,7 +83,7 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
 def _counts(scene: Scene) -> dict[str, Column]:
     count, flows, client = scene.table.count, scene.table.store.flows, scene.orientation.client
     asked, answered = 2 * np.arange(count) + client, 2 * np.arange(count) + 1 - client
-    missed = sum(_missed(flows[side]) for side in (asked, answered))
+    lost = sum(missed(flows[side]) for side in (asked, answered))
     return {
         "packets_to_server": Numbers(flows["packets"][asked]),
         "packets_to_client": Numbers(flows["packets"][answered]),
@@ -91,12 +91,15 @@ def _counts(scene: Scene) -> dict[str, Column]:
         "bytes_to_client": Numbers(flows["bytes"][answered]),
         "conn_state": Coded(connection_states(scene.table, client.astype(np.int64)), list(STATES)),
         "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
-        "missed_bytes": Numbers(np.asarray(missed, np.int64)),
+        "missed_bytes": Numbers(np.asarray(lost, np.int64)),
     }
 
 
-def _missed(flows: NDArray[np.void]) -> NDArray[np.int64]:
-    """Gaps, and what the peer acknowledged beyond the last byte seen (a FIN counts as one in its numbers)."""
+def missed(flows: NDArray[np.void]) -> NDArray[np.int64]:
+    """Bytes that the capture lacks of each flow.
+
+    Gaps, and what the peer acknowledged beyond the last byte seen (a FIN counts as one in its numbers).
+    """
     fin = (flows["flags"] & SENT_FIN) != 0
     beyond = flows["acknowledged"] - flows["next_offset"] - fin
     return flows["missed"] + np.maximum(beyond, 0)

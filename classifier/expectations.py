@@ -68,7 +68,7 @@ class Remark:
 class Observed:
     """All that findings are made from, for conversations that have it in common. signs: those that findings test.
 
-    server_said: "nothing" where no byte of the server's payload was seen, else "something".
+    server_said: "nothing" where the server sent no payload, as far as the capture is whole; else "something".
     client_source, server_source: who says what the roles are, "inventory" or "traffic"; client_networks,
     server_networks: the networks that findings name and the address is in.
     """

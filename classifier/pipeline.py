@@ -26,6 +26,7 @@ from classifier.conversations import ConversationTable
 from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
+from classifier.fields import Coded
 from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
@@ -306,10 +307,12 @@ def conclude(
     hosts = acquaintance.meet(scene, tenants, first)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
-    audited = audit.audit(scene, labels, tenants, hosts, rules, captures.frames)
     table_columns = columns.of_scene(
         scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
     )
+    states = table_columns["conn_state"]
+    assert isinstance(states, Coded)
+    audited = audit.audit(scene, labels, tenants, hosts, states, rules, captures.frames)
     return Result(
         table_columns | {"findings": audited.findings},
         verdicts=audited.verdicts,

@@ -28,7 +28,7 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", "[": r"\[", "]": r"\]", "{": "{{",
 """Strings of strangers must make no link and no placeholder (sections 3.11.5 and 3.11.6)."""
 
 
-def write_sarif(table: Table, rules: Iterable[FindingRule], out: IO[bytes]) -> None:
+def write_sarif(rules: Iterable[FindingRule], table: Table, out: IO[bytes]) -> None:
     """Write findings (rows of `fields.FINDING_FIELDS`) and what was looked for. Raises OSError as `out` does."""
     listed = list(rules)
     index = {rule.id: number for number, rule in enumerate(listed)}

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import TCP
+from scapy.utils import rdpcap, wrpcap
 from shipped import CAPTURES, result_of
 
+import classifier
 from classifier.findings import load_findings, read_findings
 from classifier.result import Result
 from classifier.rulebook import load
@@ -98,6 +101,17 @@ def test_the_frame_is_the_one_that_shows_it() -> None:
     (finding,) = result_of("audit-overwritten-keywords")[1].findings
     packets = result_of("audit-overwritten-keywords").table.row(0)
     assert packets["first_frame"] < finding["frame"] <= packets["last_frame"]
+
+
+def test_a_server_whose_bytes_were_lost_is_not_called_silent(tmp_path: Path) -> None:
+    frames = rdpcap(str(CAPTURES / "audit-tls-fails.pcap"))
+    kept = [frame for frame in frames if frame[TCP].sport != 50636 or not frame[TCP].payload]
+    wrpcap(str(tmp_path / "lost.pcap"), kept)
+    result = classifier.classify(tmp_path / "lost.pcap", inventory=CAPTURES / "audit-tls-fails.inventory.toml")
+    silent = {talk.id: {finding["id"] for finding in talk.findings} & {"tls-unanswered"} for talk in result}
+    assert [bool(silent[number]) for number in (1, 2, 3)] == [False, True, False]
+    assert result[1].missed_bytes > 0
+    assert result[3].missed_bytes > 0
 
 
 def test_what_cannot_be_decided_is_never_counted_as_conforming() -> None:

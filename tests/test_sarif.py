@@ -30,7 +30,7 @@ AUDITED = sorted(path.stem for path in CAPTURES.glob("audit-*.pcap"))
 
 def log_of(table: Table) -> dict[str, Any]:
     out = io.BytesIO()
-    write_sarif(table, load_findings(load()), out)
+    write_sarif(load_findings(load()), table, out)
     log: dict[str, Any] = json.loads(out.getvalue())
     jsonschema.validate(log, SCHEMA, format_checker=jsonschema.FormatChecker())
     return log

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
-    from classifier.findings import FindingRule
     from classifier.records import View
     from classifier.result import Result, Table
+
+    OwnFormats = Mapping[str, Callable[[Table, IO[bytes]], None]]
+    """What writes a table in formats that only one command has, by their names."""
 
 FORMATS: Final = ("table", "jsonl", "csv", "parquet")
 BINARY: Final = ("parquet", "pcapng")
@@ -152,20 +155,24 @@ def report(result: Result) -> int:
 # ---- writing -------------------------------------------------------------------------------
 
 
+_COMMON_ONLY: Final[OwnFormats] = MappingProxyType({})
+
+
 def show(
-    table: str, view: View, captures: tuple[str, ...], out: str, form: str | None, settings: dict[str, Any]
-) -> int:
+    table: str, view: View, captures: tuple[str, ...], out: str, form: str | None, settings: dict[str, Any],
+    own: OwnFormats = _COMMON_ONLY,
+) -> int:  # fmt: skip
     """Write one of a result's tables. Returns the exit status."""
     write = writer(out, form, captures)
     result = read(captures, settings)
-    write(getattr(result, table), view)
+    write(getattr(result, table), view, own)
     return report(result)
 
 
 def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[..., None]:
     """What writes a table, with its view, where the user wants it; wrong wishes are told before anything is read.
 
-    Findings come with a third argument, the rules that were looked for.
+    A third argument are the command's own formats.
     """
     chosen = form or _form_by_suffix(out)
     check_out(out, captures, chosen)
@@ -202,10 +209,10 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _write_file(out: Path, form: str, table: Table, view: View, *rules: Sequence[FindingRule]) -> None:
+def _write_file(out: Path, form: str, table: Table, view: View, own: OwnFormats = _COMMON_ONLY) -> None:
     try:
         with out.open("wb") as file:
-            _write(file, form, None, table, view, *rules)
+            _write(file, form, None, table, view, own)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(out)) from error
 
@@ -226,12 +233,14 @@ def reader() -> Iterator[None]:
 
 
 def _write(
-    out: IO[bytes], form: str, width: int | None, table: Table, view: View, *rules: Sequence[FindingRule]
+    out: IO[bytes], form: str, width: int | None, table: Table, view: View, own: OwnFormats = _COMMON_ONLY
 ) -> None:
     from classifier import records
 
     with reader():
-        if form == "parquet":
+        if form in own:
+            own[form](table, out)
+        elif form == "parquet":
             from classifier.arrow import write_parquet
 
             write_parquet(table, out)
@@ -239,14 +248,6 @@ def _write(
             records.write_table(table, view, out, width)
         elif form == "csv":
             records.write_csv(table, out)
-        elif form == "ecs":
-            from classifier.ecs import write_ecs, write_ecs_findings
-
-            (write_ecs_findings if rules else write_ecs)(table, out)
-        elif form == "sarif":
-            from classifier.sarif import write_sarif
-
-            write_sarif(table, rules[0], out)
         else:
             records.write_jsonl(table, out)
         out.flush()

@@ -17,9 +17,10 @@ def classify(captures: tuple[str, ...], out: str, form: str | None, **settings: 
 
     A conversation without a label says why it has none.
     """
+    from classifier.ecs import write_ecs
     from classifier.records import CONVERSATIONS
 
-    return show("table", CONVERSATIONS, captures, out, form, settings)
+    return show("table", CONVERSATIONS, captures, out, form, settings, {"ecs": write_ecs})
 
 
 @click.command()

@@ -73,11 +73,12 @@ class Channel:
 class ChannelEvidence(Evidence):
     """Evidence of one connection, with what `join` needs to put it together with the other.
 
-    virtual_connection: the cookie that both connections name, "" if it was not seen.
+    virtual_connection: the cookie that both connections name, "" if it was not seen. channel: what was read, for
+    another reading; evidence that says the same is equal without it.
     """
 
     virtual_connection: str = ""
-    channel: Channel | None = None
+    channel: Channel | None = field(default=None, compare=False)
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
