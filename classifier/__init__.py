@@ -74,7 +74,7 @@ def classify(
     policy: AnyPath | None = None,
     accept: AnyPath | None = None,
     keylog: AnyPath | None = None,
-    jobs: int = 2,
+    jobs: int | None = None,
 ) -> Result:
     """Classify one capture set: every conversation in it, with its label or the reason why it has none.
 
@@ -82,7 +82,8 @@ def classify(
     inventory: TOML of the hosts that the user knows. signatures: folder to use instead of the shipped one.
     endpoint_map: JSON lines of ports learnt in earlier runs, read and added to. policy: TOML of the user's own
     findings. accept: TOML of findings that the user lives with. keylog: session keys of TLS (SSLKEYLOGFILE), with which
-    tshark decrypts; keys inside a pcapng are used without being asked for. jobs: threads that read at a time.
+    tshark decrypts; keys inside a pcapng are used without being asked for. jobs: how many
+    threads and processes work at a time; None: as many as there are cores.
     Raises UsageError for a missing input or a broken signature. A damaged capture raises nothing: what is
     whole is in the result, what is not in its `damages`.
     """

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -223,6 +224,7 @@ def _file(filed: _Filed, endpoint: Endpoint, entry: Entry) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def reachable(address: str) -> str:
     """An announced address as the table of addresses spells it; "" if a peer can't have it (0.0.0.0, loopback)."""
     try:

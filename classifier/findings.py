@@ -150,9 +150,10 @@ def words_of(rulebook: Rulebook, seen: Observed) -> dict[str, frozenset[str]]:
     }  # fmt: skip
     words = {name: frozenset({value or NOTHING}) for name, value in single.items()}
     words |= {name: frozenset(values) or frozenset({NOTHING}) for name, values in several.items()}
-    for name in {name for name, _ in seen.signs}:
-        words[name] = frozenset(value for field, value in seen.signs if field == name)
-    return words
+    signs: dict[str, list[str]] = {}
+    for name, value in seen.signs:
+        signs.setdefault(name, []).append(value)
+    return words | {name: frozenset(values) for name, values in signs.items()}
 
 
 def _interfaces(rulebook: Rulebook, seen: Observed) -> Iterator[str]:
@@ -163,10 +164,17 @@ def _interfaces(rulebook: Rulebook, seen: Observed) -> Iterator[str]:
 
 
 def _holds(test: Test, words: Mapping[str, frozenset[str]]) -> bool:
-    return all(
-        any(pattern.matches(word) for pattern in patterns for word in words.get(name, ()))
-        for name, patterns in test.items()
-    )
+    for name, patterns in test.items():
+        found = words.get(name)
+        if found is None or not _fits(patterns, found):
+            return False
+    return True
+
+
+@lru_cache(maxsize=16_384)
+def _fits(patterns: tuple[Pattern, ...], words: frozenset[str]) -> bool:
+    """Whether one of these words fits one of the patterns. Few words are new from one conversation to the next."""
+    return any(pattern.matches(word) for pattern in patterns for word in words)
 
 
 _MOST_WORDS: Final = 5

@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import inspectors
 from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
+from classifier.crew import Crew
 from classifier.essence import clean, first_call_id, reads_stubs
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
@@ -330,16 +330,20 @@ class Reading:
     """Reads the dialogues of one table, every distinct one once, in as many goes as it takes.
 
     port_class: int32[65536], equal for ports that no inspector or signature tells apart. jobs: threads that
-    may digest at a time.
+    may digest at a time. crew: who inspects.
     """
 
-    def __init__(self, port_class: NDArray[np.int32], jobs: int = 2) -> None:
-        self._port_class, self._jobs = port_class, jobs
+    def __init__(self, port_class: NDArray[np.int32], jobs: int = 2, crew: Crew | None = None) -> None:
+        self._port_class, self._jobs, self._crew = port_class, jobs, crew or Crew()
         self._key = np.frombuffer(secrets.token_bytes(16), np.uint64)
         self._known = np.empty((0, 2), np.uint64)
         self._found: list[Evidence | Answer | None] = [None]
         self._codes, self._client = np.zeros(0, np.int32), np.zeros(0, np.int8)
         self._early, self._done = EarlyPlaces(), np.zeros(0, np.bool_)
+
+    def expect(self) -> None:
+        """There will be much to read soon."""
+        self._crew.call()
 
     def early(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
         """Read conversations that are over, remember what labels will ask of them, and forget their bytes.
@@ -391,7 +395,7 @@ class Reading:
         self._codes[chosen] = group_of[before:] + 1
         self._known = digests[first[:groups]]
         firsts = chosen[first[before:groups] - before]
-        self._found.extend(inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, firsts))
+        self._found.extend(self._crew.inspect(_dialogues(table, orientation, firsts)))
 
     def _remember(self, store: Store, chosen: NDArray[np.int64]) -> None:
         """Where the bytes came that evidence of the chosen conversations names."""

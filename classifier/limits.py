@@ -155,6 +155,9 @@ READ_EARLY: Final = 32 * MIB
 READ_EARLY_SEGMENTS: Final = 256 * KIB
 """Segments in use at which the same is done."""
 
+MAX_PROCESSES: Final = 8
+"""Processes that inspect at a time; more would wait for the one that feeds them."""
+
 KEEP_PLAIN: Final = 1 * KIB
 """First bytes kept per direction before the protocol is known, and of protocols with nothing further to read."""
 

@@ -8,6 +8,7 @@ sources ▸ headers ▸ fragments ▸ conversations + streams        (compiled, 
 from __future__ import annotations
 
 import gc
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from classifier import acquaintance, audit, columns, decryption, inspectors, lab
 from classifier.acceptance import load_acceptances
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
+from classifier.crew import Crew
 from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
@@ -50,8 +52,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked to use. jobs: 1 reads and assembles in turns, more does both at once.
+    """What a run is asked to use.
 
+    jobs: 1 reads, assembles and inspects in turns; more does so at once, in as many threads or processes; None: as many
+    as there are cores.
     policy: the user's own findings; accept: findings that the user lives with (both TOML).
     keylog: session keys of TLS, as libraries log them.
     """
@@ -59,7 +63,7 @@ class Settings:
     inventory: Path | None = None
     signatures: Path | None = None
     endpoint_map: Path | None = None
-    jobs: int = 2
+    jobs: int | None = None
     policy: Path | None = None
     accept: Path | None = None
     keylog: Path | None = None
@@ -84,21 +88,21 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     policy = load_policy(rulebook, settings.policy) if settings.policy else ()
     known = frozenset(rule.id for rule in (*load_findings(rulebook), *policy))
     accepted = load_acceptances(settings.accept, known) if settings.accept else ()
-    captures, assembly, reading = _read(inputs, rulebook, settings.jobs, progress)
-    insides, told = Insides(), dict[str, int]()
-    if keys or captures.secrets:
-        told = _unusable(captures)
-        if not told:
-            with _collector_at_rest():
-                first = conclude(captures, assembly, rulebook, inventory, EndpointMap(), settings.jobs, (), reading)
-            insides, told = _decrypted(first, keys, captures)
-            captures, assembly, reading = _read(inputs, rulebook, settings.jobs)
-    with _collector_at_rest():
-        result = conclude(
-            captures, assembly, rulebook, inventory, endpoint_map, settings.jobs, policy, reading, insides
-        )
-        result.counters |= told
-        result.acceptances = accepted
+    jobs = settings.jobs or os.cpu_count() or 1
+    with Crew(jobs) as crew:
+        captures, assembly, reading = _read(inputs, rulebook, jobs, crew, progress)
+        insides, told = Insides(), dict[str, int]()
+        if keys or captures.secrets:
+            told = _unusable(captures)
+            if not told:
+                with _collector_at_rest():
+                    first = conclude(captures, assembly, rulebook, inventory, EndpointMap(), jobs, (), reading)
+                insides, told = _decrypted(first, keys, captures)
+                captures, assembly, reading = _read(inputs, rulebook, jobs, crew)
+        with _collector_at_rest():
+            result = conclude(captures, assembly, rulebook, inventory, endpoint_map, jobs, policy, reading, insides)
+            result.counters |= told
+            result.acceptances = accepted
     if settings.endpoint_map:
         try:
             endpoint_map.save(settings.endpoint_map)
@@ -108,11 +112,11 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
 
 
 def _read(
-    inputs: Sequence[str | Path], rulebook: Rulebook, jobs: int, progress: Progress | None = None
+    inputs: Sequence[str | Path], rulebook: Rulebook, jobs: int, crew: Crew, progress: Progress | None = None
 ) -> tuple[CaptureSet, Assembly, Reading]:
     """Read a capture set from its first packet to its last; what is over early is inspected early."""
     captures, ports = CaptureSet.of(inputs), Ports.of(rulebook)
-    reading = Reading(ports.classes, jobs)
+    reading = Reading(ports.classes, jobs, crew)
     return captures, assemble(captures, jobs, progress, EarlyReader(reading, ports)), reading
 
 
@@ -206,7 +210,10 @@ class EarlyReader:
     def look(self, table: ConversationTable, now: int) -> None:
         """See whether it is time. now: of the newest packet, nanoseconds."""
         counters = table.store.counters
-        if counters[ARENA_USED] - BLANKS < self._bytes and counters[SEGMENTS] < self._segments:
+        used, segments = int(counters[ARENA_USED] - BLANKS), int(counters[SEGMENTS])
+        if 2 * used >= self._bytes or 2 * segments >= self._segments:
+            self._reading.expect()
+        if used < self._bytes and segments < self._segments:
             return
         chosen = over(table, now, Timeouts())
         if len(chosen):

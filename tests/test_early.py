@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import shared
 
 from classifier.conversations import ConversationTable
+from classifier.crew import Crew
 from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
 from classifier.hosts import Inventory
@@ -42,10 +44,18 @@ class Eager(EarlyReader):
         super().look(table, now + 10**14)
 
 
-def records(paths: list[Path], eager: bool) -> list[dict[str, object]]:
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    """This process and another one."""
+    with Crew(2) as both:
+        yield both
+
+
+def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, object]]:
+    """The records of a capture set; with a crew its conversations are read early, and by all of it."""
     captures, ports = CaptureSet.of(paths), Ports.of(shared.rulebook())
-    reading = Reading(ports.classes, 1)
-    assembly = assemble(captures, 1, early=Eager(reading, ports, most=0) if eager else None)
+    reading = Reading(ports.classes, 1, crew)
+    assembly = assemble(captures, 1, early=Eager(reading, ports, most=0) if crew else None)
     result = conclude(captures, assembly, shared.rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
     out = BytesIO()
     write_jsonl(result.table, out)
@@ -53,9 +63,9 @@ def records(paths: list[Path], eager: bool) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("path", IN_ONE_BATCH, ids=lambda path: path.stem)
-def test_reading_early_changes_no_record(path: Path) -> None:
+def test_reading_early_and_in_two_processes_changes_no_record(path: Path, crew: Crew) -> None:
     assert sum(1 for _ in CaptureSet.of([path]).batches()) == 1
-    assert records([path], eager=True) == records([path], eager=False)
+    assert records([path], crew) == records([path])
 
 
 def test_only_halves_of_a_connection_over_http_are_kept() -> None:

@@ -85,7 +85,7 @@ READING: Final = (
     click.option(
         "--keylog", type=FILE, help="Session keys of TLS, as SSLKEYLOGFILE has them; tshark decrypts with them."
     ),
-    click.option("--jobs", type=click.IntRange(1), default=2, help="Threads that read at a time.", show_default=True),
+    click.option("--jobs", type=click.IntRange(1), help="Threads and processes that work at a time. Default: cores."),
 )
 
 

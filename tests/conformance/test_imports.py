@@ -16,6 +16,7 @@ ROOMS = (
     "inspectors.base",
     "streams conversations orientation retirement",
     "inspectors",
+    "crew",
     "essence inspection",
     "endpoints rules rulebook",
     "matching",
