@@ -18,14 +18,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from classifier import inspectors
 from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence
 from classifier.limits import MAX_PROCESSES
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Found = Evidence | Answer
 
@@ -60,6 +62,8 @@ class _Mate:
     @classmethod
     def start(cls) -> _Mate:
         """Raises OSError."""
+        from multiprocessing.connection import Pipe  # few captures are large
+
         ours, theirs = Pipe()
         with theirs:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(_ROOT), os.environ.get("PYTHONPATH", "")))}
@@ -164,5 +168,7 @@ def _serve(line: Connection) -> None:
 
 
 if __name__ == "__main__":
+    from multiprocessing.connection import Connection
+
     gc.disable()
     _serve(Connection(_STANDARD_INPUT))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
+
+import tomli
 
 from .errors import RulebookError
 from .expectations import (
@@ -275,8 +276,8 @@ def read_policy(rulebook: Rulebook, path: Path) -> tuple[tuple[FindingRule, ...]
 def _read(rulebook: Rulebook, path: Path, needed: tuple[str, ...]) -> tuple[tuple[FindingRule, ...], list[Issue]]:
     try:
         text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = tomli.loads(text)
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         return (), [Issue(path.name, 1, f"cannot be read: {error}")]
     issues: list[Issue] = []
     rules = []

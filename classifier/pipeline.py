@@ -353,7 +353,7 @@ class Ports(NamedTuple):
                 if endpoint.kind == "port" and endpoint.low == endpoint.high:
                     named[endpoint.low] = True
         own = [port + end for port in inspectors.PORTS for end in (0, 1)]
-        starts = np.unique(np.concatenate([rulebook.port_starts("tcp"), rulebook.port_starts("udp"), own]))
+        starts = sorted({*rulebook.port_starts("tcp"), *rulebook.port_starts("udp"), *own})
         return cls(named, np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32))
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
+
+import tomli
 
 from .errors import RulebookError
 from .model import PROTOCOLS, RESOLUTION_KINDS, ROLES, VERSIONS
@@ -90,8 +91,8 @@ class _File:
         """The file; when it is no TOML, an empty one and an issue."""
         try:
             text = path.read_text(encoding="utf-8")
-            return cls(path.name, text, tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+            return cls(path.name, text, tomli.loads(text))
+        except tomli.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
             issues.append(Issue(path.name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
         except (OSError, UnicodeDecodeError) as error:

@@ -5,9 +5,10 @@ Must not know what the tables mean.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomli
 
 from classifier.errors import UsageError
 
@@ -19,10 +20,10 @@ def read_tables(path: Path, what: str, name: str) -> tuple[list[Any], list[str]]
     read or is no TOML in UTF-8.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomli.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"can't read {what} {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{what} {path}: {error}") from error
     tables = document.pop(name, [])
     return tables if isinstance(tables, list) else [tables], list(document)

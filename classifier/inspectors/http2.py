@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from hpack import Decoder, HPACKError
-
 from classifier.limits import MAX_COMMANDS, MAX_LINE
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -27,6 +25,8 @@ def as_http1(data: bytes) -> list[tuple[int, bytes]]:
 
     Ends at the first frame or block that can't be right; never fails.
     """
+    from hpack import Decoder, HPACKError  # few runs have keys
+
     at = len(PREFACE) if data.startswith(PREFACE) else 0
     decoder = Decoder(max_header_list_size=MAX_LINE)
     told: list[tuple[int, bytes]] = []
