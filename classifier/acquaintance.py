@@ -2,8 +2,8 @@
 
 Works on arrays: an act is looked for in each distinct set of facts, and the hosts that show it are found all at once.
 Of many conversations that show the same, the first counts, so neither their order in memory nor how the capture was
-cut changes anything. Decides no label, and must not know what an act is recognised by (`matching`) or what follows
-from it (`roles`).
+cut changes anything. Of a live capture the conversations leave; what hosts did in them is remembered (`Remembered`).
+Decides no label, and must not know what an act is recognised by (`matching`) or what follows from it (`roles`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from classifier import roles
 from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import Labels, Scene, Tenants
+from classifier.labelling import SILENCE, Labels, Scene, Tenants
+from classifier.limits import LIVE_HOSTS, LIVE_NAMES
 from classifier.matching import acts_in
 from classifier.rules import Act, Condition, Rulebook
 from classifier.verdicts import agrees
@@ -27,10 +28,78 @@ Seen = dict[str, int]
 """act → the first conversation that shows it, of one host."""
 
 
-def meet(scene: Scene, tenants: Tenants, first: Labels) -> list[Host]:
+@dataclass(slots=True)
+class Memory:
+    """What is remembered of one address. acts: each with its first reason; names: rank and conversation of each.
+
+    newest: start of the newest conversation, in nanoseconds.
+    """
+
+    acts: dict[str, Reason] = field(default_factory=dict)
+    names: dict[str, tuple[int, int]] = field(default_factory=dict)
+    newest: int = 0
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What hosts did, and what they are called, by address; of more than `limits.LIVE_HOSTS` the longest silent go.
+
+    A conversation that is here again is read anew: what was remembered of it gives way to what it shows now.
+    """
+
+    hosts: dict[str, Memory] = field(default_factory=dict)
+    forgotten: int = 0
+
+    def recall(self, scene: Scene, tenants: Tenants) -> dict[int, Memory]:
+        """What is remembered of the hosts of a scene beyond its own conversations, by their number in tenants."""
+        if not self.hosts:
+            return {}
+        texts = scene.addresses.texts
+        known = [each for each, at in enumerate(tenants.addresses.tolist()) if texts[at] in self.hosts]
+        first, _ = tenants.spans(scene.table)
+        found = {}
+        for each in known:
+            memory = self.hosts[texts[tenants.addresses[each]]]
+            if first[each] - memory.newest < SILENCE:
+                found[each] = memory
+        return _without(found, scene)
+
+    def keep(self, scene: Scene, tenants: Tenants, told: Mapping[int, Mapping[str, Reason]], names: _Names) -> None:
+        """Remember what the hosts of a scene did and are called, with what was recalled of them."""
+        _, newest = tenants.spans(scene.table)
+        for each in sorted({*told, *names.of}):
+            address = scene.addresses.texts[tenants.addresses[each]]
+            called = sorted(names.of.get(each, {}).items(), key=lambda item: item[1])[:LIVE_NAMES]
+            self.hosts.pop(address, None)
+            if called or told.get(each):
+                self.hosts[address] = Memory(dict(told.get(each, {})), dict(called), int(newest[each]))
+        while len(self.hosts) > LIVE_HOSTS:
+            del self.hosts[next(iter(self.hosts))]
+            self.forgotten += 1
+
+
+def _without(found: dict[int, Memory], scene: Scene) -> dict[int, Memory]:
+    """The same, without what stands on conversations of this scene, or on acts that signatures no longer know."""
+    acts = scene.rulebook.acts
+    standing = [
+        *(reason.conversation for memory in found.values() for reason in memory.acts.values()),
+        *(conversation for memory in found.values() for _, conversation in memory.names.values()),
+    ]
+    here = {number for number, index in zip(standing, scene.indexes(standing), strict=True) if index >= 0}
+    return {
+        each: Memory(
+            {act: reason for act, reason in memory.acts.items() if act in acts and reason.conversation not in here},
+            {name: ranked for name, ranked in memory.names.items() if ranked[1] not in here},
+        )
+        for each, memory in found.items()
+    }
+
+
+def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered | None = None) -> list[Host]:
     """What every host is, by its number in tenants, from first decisions, which knew no hosts."""
-    seen = _Seen(scene, tenants, first)
-    names = _names(scene, tenants)
+    recalled = remembered.recall(scene, tenants) if remembered is not None else {}
+    seen = _Seen(scene, tenants, first, recalled)
+    names = _names(scene, tenants, recalled)
     seen.look(peers=None, names=names)
     casting: dict[int, dict[str, tuple[str, ...]]] = {}
     listed = [UNKNOWN] * len(tenants.addresses)
@@ -39,8 +108,11 @@ def meet(scene: Scene, tenants: Tenants, first: Labels) -> list[Host]:
     for step in range(len(roles.STEPS)):
         if step:
             seen.look(peers=_roles(listed, casting), names=names)
-        casting = _cast(scene.rulebook, seen.acts, listed, step)
-    return _hosts(scene, seen, casting, listed, names)
+        casting = _cast(scene.rulebook, seen, listed, step)
+    told = _told(scene, seen)
+    if remembered is not None:
+        remembered.keep(scene, tenants, told, names)
+    return _hosts(scene, told, casting, listed, names)
 
 
 def _roles(listed: list[Known], casting: Mapping[int, Mapping[str, object]]) -> list[frozenset[str]]:
@@ -51,16 +123,14 @@ def _roles(listed: list[Known], casting: Mapping[int, Mapping[str, object]]) -> 
     return found
 
 
-def _cast(
-    rulebook: Rulebook, acts: Mapping[int, Seen], listed: list[Known], step: int
-) -> dict[int, dict[str, tuple[str, ...]]]:
+def _cast(rulebook: Rulebook, seen: _Seen, listed: list[Known], step: int) -> dict[int, dict[str, tuple[str, ...]]]:
     """Roles of every host that did anything, once for each distinct set of acts."""
     made: dict[tuple[frozenset[str], Known], dict[str, tuple[str, ...]]] = {}
     found = {}
-    for number, seen in acts.items():
-        key = (frozenset(seen), listed[number])
+    for number, acts in seen.all_acts():
+        key = (acts, listed[number])
         if key not in made:
-            versions = listed[number].versions or roles.versions_of(rulebook, seen)
+            versions = listed[number].versions or roles.versions_of(rulebook, acts)
             made[key] = roles.cast(rulebook, key[0], versions, listed[number].roles, step)
         found[number] = made[key]
     return found
@@ -70,10 +140,10 @@ def _cast(
 
 
 class _Seen:
-    """The acts of every host, by number."""
+    """The acts of every host, by number. recalled: what they did before."""
 
-    def __init__(self, scene: Scene, tenants: Tenants, first: Labels) -> None:
-        self._scene, self._tenants, self._rulebook = scene, tenants, scene.rulebook
+    def __init__(self, scene: Scene, tenants: Tenants, first: Labels, recalled: Mapping[int, Memory]) -> None:
+        self._scene, self._tenants, self._rulebook, self.recalled = scene, tenants, scene.rulebook, recalled
         self.acts: dict[int, Seen] = {}
         showing: dict[str, list[int]] = {}
         for code, (facts, decision) in enumerate(zip(first.facts, first.decisions, strict=True)):
@@ -82,13 +152,19 @@ class _Seen:
                 showing.setdefault(act.id, []).append(code)
         of_interest = np.zeros(len(first.facts), np.bool_)
         of_interest[[code for codes in showing.values() for code in codes]] = True
-        rows = np.flatnonzero(of_interest[first.codes])
+        rows = _in_order(scene, np.flatnonzero(of_interest[first.codes]))
         codes = first.codes[rows]
         self._rows: dict[str, NDArray[np.int64]] = {}
         for act_id, theirs in showing.items():
             shown = np.zeros(len(first.facts), np.bool_)
             shown[theirs] = True
             self._rows[act_id] = rows[shown[codes]]
+
+    def all_acts(self) -> Iterator[tuple[int, frozenset[str]]]:
+        """Every host that did anything, with its acts now and before."""
+        for number in sorted({*self.acts, *self.recalled}):
+            before = self.recalled[number].acts if number in self.recalled else {}
+            yield number, frozenset((*self.acts.get(number, {}), *before))
 
     def look(self, peers: list[frozenset[str]] | None, names: _Names) -> None:
         """Enter the acts that ask no peers, or (with the peers' roles) those that do."""
@@ -115,6 +191,11 @@ class _Seen:
             for name in _named(act, entry) if isinstance(entry, Evidence) else ():
                 for number in names.bearers(name):
                     self.acts.setdefault(number, {}).setdefault(act.id, index)
+
+
+def _in_order(scene: Scene, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Conversations in the order in which they began, which a live table doesn't keep."""
+    return rows[np.argsort(scene.table.rows["number"][rows], kind="stable")]
 
 
 def _named(act: Act, evidence: Evidence) -> Iterator[str]:
@@ -150,26 +231,32 @@ _BEST: Final = -1
 
 @dataclass(slots=True)
 class _Names:
-    """best: host number → (rank, conversation, name). bearers: every name in lower case → host numbers."""
+    """of: host number → name → the best (rank, number of the conversation). bearers: name in lower case → hosts."""
 
-    best: dict[int, tuple[int, int, str]] = field(default_factory=dict)
+    of: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _bearers: dict[str, set[int]] = field(default_factory=dict)
 
-    def add(self, number: int, rank: int, index: int, name: str) -> None:
+    def add(self, number: int, rank: int, conversation: int, name: str) -> None:
         """A name of a host, seen in a conversation."""
         self._bearers.setdefault(name.lower().rstrip("."), set()).add(number)
-        found = (rank, index, name)
-        if number not in self.best or found < self.best[number]:
-            self.best[number] = found
+        mine = self.of.setdefault(number, {})
+        mine[name] = min((rank, conversation), mine.get(name, (rank, conversation)))
+
+    def best(self, number: int) -> str:
+        """What a host is called, "" if nobody says."""
+        return min(self.of.get(number, {"": (0, 0)}).items(), key=lambda item: (item[1], item[0]))[0]
 
     def bearers(self, name: str) -> list[int]:
         """Numbers of the hosts that have this name."""
         return sorted(self._bearers.get(name.lower().rstrip("."), ()))
 
 
-def _names(scene: Scene, tenants: Tenants) -> _Names:
+def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _Names:
     """Names from NTLM challenges, SMTP, certificates and the DNS, for the hosts in the capture."""
     names, found = _Names(), scene.inspection.found
+    for number, memory in recalled.items():
+        for name, (rank, conversation) in memory.names.items():
+            names.add(number, rank, conversation, name)
     said = {
         code: [(sign.field, sign.value) for sign in entry.signs if sign.field in _NAMING]
         for code, entry in enumerate(found)
@@ -177,7 +264,7 @@ def _names(scene: Scene, tenants: Tenants) -> _Names:
     }
     telling = np.zeros(len(found), np.bool_)
     telling[[code for code, signs in said.items() if signs]] = True
-    rows = np.flatnonzero(telling[scene.inspection.codes])
+    rows = _in_order(scene, np.flatnonzero(telling[scene.inspection.codes]))
     codes = scene.inspection.codes[rows].astype(np.int64)
     for side, numbers in (("server", tenants.server), ("client", tenants.client)):
         pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
@@ -185,7 +272,7 @@ def _names(scene: Scene, tenants: Tenants) -> _Names:
             for sign, value in said[pair >> 32]:
                 rank, whose = _NAMING[sign]
                 if whose == side and "*" not in value and value:
-                    names.add(pair & 0xFFFFFFFF, rank, index, value)
+                    names.add(pair & 0xFFFFFFFF, rank, scene.number(index), value)
     _names_of_dns(scene, tenants, names)
     return names
 
@@ -199,29 +286,41 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
             if sign.field == "dns.answer" and kind in ("A", "AAAA"):
                 for number in numbers.get(value, ()):
-                    names.add(number, _BEST, index, name)
+                    names.add(number, _BEST, scene.number(index), name)
 
 
 # ---- what comes of it -------------------------------------------------------------------------
 
 
-def _hosts(
-    scene: Scene, seen: _Seen, casting: Mapping[int, Mapping[str, tuple[str, ...]]], listed: list[Known], names: _Names
-) -> list[Host]:
+def _told(scene: Scene, seen: _Seen) -> dict[int, dict[str, Reason]]:
+    """Every act of every host, with the first conversation that shows it, be it one that has left."""
     frames = _frames(scene, seen.acts)
+    told = {
+        number: {act: Reason(act, scene.number(index), frames[number, act]) for act, index in acts.items()}
+        for number, acts in seen.acts.items()
+    }
+    for number, memory in seen.recalled.items():
+        mine = told.setdefault(number, {})
+        for act, reason in memory.acts.items():
+            if act not in mine or reason.conversation < mine[act].conversation:
+                mine[act] = reason
+    return told
+
+
+def _hosts(
+    scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: Mapping[int, Mapping[str, tuple[str, ...]]],
+    listed: list[Known], names: _Names,
+) -> list[Host]:  # fmt: skip
     hosts = []
     for number, mine in enumerate(listed):
-        acts = seen.acts.get(number, {})
-        cast = casting.get(number, {})
-        name = names.best.get(number, (0, 0, ""))[2]
+        acts, cast, name = told.get(number, {}), casting.get(number, {}), names.best(number)
         if not acts and not name and mine is UNKNOWN:
             hosts.append(NOBODY)
             continue
-        told = {act: Reason(act, index, frames[number, act]) for act, index in acts.items()}
         versions = roles.versions_of(scene.rulebook, acts)
-        reasons = {role: tuple(told[act] for act in cast[role]) for role in sorted(cast)}
+        reasons = {role: tuple(acts[act] for act in cast[role]) for role in sorted(cast)}
         inferred = Known(frozenset(cast), versions, name)
-        hosts.append(Host(mine, inferred, reasons, _contradictions(scene.rulebook, mine, told, reasons, versions)))
+        hosts.append(Host(mine, inferred, reasons, _contradictions(scene.rulebook, mine, acts, reasons, versions)))
     return hosts
 
 

@@ -117,14 +117,15 @@ class _Columns:
     def _remark_codes(self, tenants: Tenants, hosts: Sequence[Host], frames: Frames) -> NDArray[np.int64]:
         """Of each conversation, the number of what it shows against the inventory."""
         shown: dict[int, list[Remark]] = {}
-        for number, host in enumerate(hosts):
+        for each, host in enumerate(hosts):
             if host.contradicted or (self._scene.inventory.entries and host.listed is UNKNOWN and host.reasons):
-                address = self._scene.addresses.texts[int(tenants.addresses[number])]
-                for index, remark in _remarks(self._scene, host, address, frames):
-                    shown.setdefault(index, []).append(remark)
+                address = self._scene.addresses.texts[int(tenants.addresses[each])]
+                for number, remark in _remarks(self._scene, host, address, frames):
+                    shown.setdefault(number, []).append(remark)
         codes = np.full(self._scene.table.count, self._remarks.code(()), np.int64)
-        for index, remarks in shown.items():
-            codes[index] = self._remarks.code(tuple(remarks))
+        for index, remarks in zip(self._scene.indexes(list(shown)), shown.values(), strict=True):
+            if index >= 0:
+                codes[index] = self._remarks.code(tuple(remarks))
         return codes
 
 
@@ -148,7 +149,7 @@ def _source(host: Host) -> int:
 
 
 def _remarks(scene: Scene, host: Host, address: str, frames: Frames) -> Iterator[tuple[int, Remark]]:
-    """What conversations show of a host against the inventory, with their indexes.
+    """What conversations show of a host against the inventory, with their numbers in the run.
 
     Of a host that is not listed, what makes it an Exchange server: of each role the first act.
     """

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, pipeline
+from classifier.acquaintance import Remembered
 from classifier.conversations import ConversationTable
 from classifier.endpoints import EndpointMap
 from classifier.fields import LIVE_FIELDS, Coded, Column, Framed, Numbers, Texts, Times
@@ -141,7 +142,7 @@ class Follower:
         self.pace, self.counts = pace or Pace(), Counts()
         self.assembly = pipeline.Assembly(table=_fresh_table())
         self.ended: deque[Ended] = deque()
-        self._report = report
+        self._report, self._remembered = report, Remembered()
         self._traces = np.zeros(len(self.assembly.table.rows), TRACE)
         self._lost, self._dead, self._now, self._last_tick, self._last_review = 0, 0, 0, 0, 0
         self._tasks: queue.Queue[_Task | None] = queue.Queue(maxsize=1)
@@ -329,7 +330,9 @@ class Follower:
         ended = table.count - task.open_table.count
         traces = np.concatenate([*(each.traces for each in task.ended), task.open_traces])
         assembly = pipeline.Assembly(table=table, encapsulations=self.assembly.encapsulations)
-        result = pipeline.conclude(self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1)
+        result = pipeline.conclude(
+            self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, remembered=self._remembered
+        )
         self.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
         digests = digest(result.columns)
         over = np.arange(table.count) < ended

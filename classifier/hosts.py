@@ -36,7 +36,7 @@ UNKNOWN: Final = Known()
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """An act of a host, and what shows it. conversation: index of it; frame: ordinal in the run."""
+    """An act of a host, and what shows it. conversation: its number in the run; frame: ordinal in the run."""
 
     act: str
     conversation: int

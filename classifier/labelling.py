@@ -104,6 +104,15 @@ class Tenants:
         firsts = order[np.concatenate([[True], new])]
         return cls(numbers[: len(starts)], numbers[len(starts) :], both[firsts])
 
+    def spans(self, table: ConversationTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """When the first and the last conversation of each host began, in nanoseconds."""
+        starts = table.rows["start"][: table.count]
+        first, last = np.full(len(self.addresses), 2**63 - 1), np.zeros(len(self.addresses), np.int64)
+        for side in (self.client, self.server):
+            np.minimum.at(first, side, starts)
+            np.maximum.at(last, side, starts)
+        return first, last
+
 
 @dataclass(slots=True)
 class Scene:
@@ -129,6 +138,13 @@ class Scene:
     def number(self, index: int) -> int:
         """Number of the conversation in the run, which its id and announcements name."""
         return int(self.table.rows["number"][index])
+
+    def indexes(self, numbers: Sequence[int]) -> list[int]:
+        """The conversations with these numbers, -1 for one that isn't here."""
+        own = self.table.rows["number"][: self.table.count]
+        order = np.argsort(own, kind="stable")
+        place = np.minimum(np.searchsorted(own, numbers, sorter=order), len(own) - 1)
+        return np.where(own[order[place]] == numbers, order[place], -1).tolist() if len(own) else [-1] * len(numbers)
 
     def server(self, index: int) -> str:
         """Address of the server."""

@@ -86,6 +86,12 @@ LIVE_VERDICTS: Final = 4 * MIB
 LIVE_ANNOUNCEMENTS: Final = 20_000
 """Announcements of ports kept with all their repetitions; beyond it only the newest of each."""
 
+LIVE_HOSTS: Final = 50_000
+"""Hosts whose acts and names are remembered when their conversations have left; the longest silent go first."""
+
+LIVE_NAMES: Final = 16
+"""Names remembered of one host, the best ones."""
+
 TCP_TIMEOUT_NS: Final = 7440 * 10**9
 """Silence that ends an established TCP conversation (RFC 5382 REQ-5: at least 2 hours 4 minutes)."""
 

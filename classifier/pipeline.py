@@ -286,11 +286,13 @@ def conclude(
     policy: Sequence[FindingRule] = (),
     reading: Reading | None = None,
     insides: Insides | None = None,
+    remembered: acquaintance.Remembered | None = None,
 ) -> Result:
     """Label every conversation of an assembly, whose first bytes are given back, and audit it.
 
     policy: findings besides those of the signatures. reading: what was read early. insides: what was said inside TLS,
-    as far as it was decrypted.
+    as far as it was decrypted. remembered: what hosts were seen to do in conversations that have left; what these show
+    is added.
     """
     table, ports = assembly.table, Ports.of(rulebook)
     addresses = Addresses.of(table.rows, table.count)
@@ -311,7 +313,7 @@ def conclude(
     grounds = Grounds.of(scene, resolved)
     tenants = scene.tenants()
     first = labelling.label(scene, grounds, tenants, [UNKNOWN] * len(tenants.addresses))
-    hosts = acquaintance.meet(scene, tenants, first)
+    hosts = acquaintance.meet(scene, tenants, first, remembered)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
     table_columns = columns.of_scene(
@@ -444,7 +446,7 @@ def _host_fact(scene: Scene, frames: Frames, kind: str, word: str, reason: Reaso
         "kind": kind,
         "field": word,
         "value": scene.rulebook.acts[reason.act].title,
-        "conversation": scene.number(reason.conversation) + 1,
+        "conversation": reason.conversation + 1,
         "frame": frames.number(reason.frame),
         "file": frames.file(reason.frame),
     }

@@ -32,8 +32,8 @@ def in_pieces(batch: PacketBatch, rows: int) -> list[PacketBatch]:
     ]
 
 
-def replay(capture: Path, pace: Pace, rows: int = 7) -> tuple[list[Report], Follower]:
-    """Feed a capture file to a follower, a few packets at a time."""
+def replay(capture: Path, pace: Pace, rows: int = 7, in_turns: bool = False) -> tuple[list[Report], Follower]:
+    """Feed a capture file to a follower, a few packets at a time. in_turns: wait for labels behind each."""
     reports: list[Report] = []
     source = CaptureSet.of([capture])
     follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, pace)
@@ -41,6 +41,8 @@ def replay(capture: Path, pace: Pace, rows: int = 7) -> tuple[list[Report], Foll
     for batch in source.batches():
         for piece in in_pieces(batch, rows):
             follower.add(pipeline.decode_batch(piece, source.interfaces, headers, follower.assembly))
+            if in_turns:
+                follower._wait()
     follower.finish()
     return reports, follower
 
@@ -130,3 +132,17 @@ def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None
         follower.add(pipeline.Decoded(batch, headers, batch.data, []))
     follower.finish()
     assert sorted(final(reports)) == [1, 2]
+
+
+def test_a_role_holds_when_the_conversations_that_showed_it_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each conversation is forgotten within a second; what hosts are was shown early, and what they do came later."""
+    monkeypatch.setattr(limits, "LIVE_ENDED", 0)
+    short = Timeouts(SECOND // 2, SECOND // 2, SECOND // 2, SECOND // 10, 300 * SECOND)
+    capture = CAPTURES[0].with_name("shown-2010-rpc.pcapng")
+    reports, follower = replay(capture, Pace(SECOND // 10, 0, 0, short), rows=3, in_turns=True)
+    assert follower.counts.forgotten > 50
+    expected = {entry.id: entry.data_paths for entry in classifier.classify(capture)}
+    live = {number: row["data_paths"] for number, row in final(reports).items()}
+    late = {number: paths for number, paths in expected.items() if number > 18}
+    assert len(late) > 40
+    assert {number: live[number] for number in late} == late
