@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from classifier import limits, pipeline
 from classifier.acquaintance import Remembered
-from classifier.conversations import ConversationTable
+from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.endpoints import EndpointMap
 from classifier.fields import LIVE_FIELDS, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.hosts import Inventory
@@ -39,7 +39,7 @@ from classifier.retirement import (
     size_of,
 )
 from classifier.rulebook import Rulebook
-from classifier.streams import ARENA_USED, SEGMENTS
+from classifier.streams import ARENA_USED, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS
 
 SECOND: Final = 10**9
 
@@ -62,13 +62,14 @@ class Pace:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ended:
-    """Conversations that ended together. size: bytes they take."""
+    """Conversations that ended together. size: bytes they take; silent: without payload, nothing to read again."""
 
     table: ConversationTable
     traces: Any
     size: int
+    silent: bool
     reported: bool = False
 
 
@@ -126,7 +127,8 @@ class Counts:
 class Follower:
     """Follows a live source. `add` and `tick` belong to one thread; labels are made and reported in another.
 
-    report: called with each `Report`, in the labelling thread; must not block for long.
+    report: called with each `Report`, in the labelling thread; must not block for long. learnt: called there when
+    conversations were read, since the endpoint map may know more then.
     """
 
     def __init__(
@@ -137,12 +139,13 @@ class Follower:
         endpoint_map: EndpointMap,
         report: Callable[[Report], None],
         pace: Pace | None = None,
+        learnt: Callable[[EndpointMap], None] = lambda endpoint_map: None,
     ) -> None:
         self.source, self.rulebook, self.inventory, self.endpoint_map = source, rulebook, inventory, endpoint_map
         self.pace, self.counts = pace or Pace(), Counts()
         self.assembly = pipeline.Assembly(table=_fresh_table())
         self.ended: deque[Ended] = deque()
-        self._report, self._remembered = report, Remembered()
+        self._report, self._learnt, self._remembered = report, learnt, Remembered()
         self._traces = np.zeros(len(self.assembly.table.rows), TRACE)
         self._lost, self._dead, self._now, self._last_tick, self._last_review = 0, 0, 0, 0, 0
         self._tasks: queue.Queue[_Task | None] = queue.Queue(maxsize=1)
@@ -190,7 +193,8 @@ class Follower:
             said = review(self.table, self._traces, self._now, self.pace.undecided, self.pace.timeouts)
             self._end(np.flatnonzero(said == OVER))
             if self._idle.is_set():
-                self._hand_over(np.flatnonzero(said == CHANGED))
+                again = self._now - self._last_review >= self.pace.review
+                self._hand_over(np.flatnonzero(said == CHANGED), again)
             self._compact_if_worthwhile()
 
     def finish(self) -> None:
@@ -198,9 +202,10 @@ class Follower:
         self._wait()
         self._remember_told()
         self._end(np.flatnonzero(self.table.rows["protocol"][: self.table.count]), bounded=False)
-        self._last_review = -(2**62)
-        self._hand_over(np.zeros(0, np.int64))
+        self._hand_over(np.zeros(0, np.int64), again=True)
         self._wait()
+        while self._hand_over(np.zeros(0, np.int64), again=False):
+            self._wait()
         self._tasks.put(None)
         self._labelling.join()
         if self.failure is not None:
@@ -211,44 +216,49 @@ class Follower:
 
     def _end(self, chosen: NDArray[np.int64], bounded: bool = True) -> None:
         """Move rows to those that ended, and leave tombstones. bounded: drop what waits beyond its bound."""
-        if not len(chosen):
-            return
-        table = joined([(self.table, chosen)])
-        traces = self._traces[chosen]
-        traces["lost"] = self._lost - traces["lost"]
-        self.ended.append(Ended(table, traces, size_of(table)))
+        silent = (self.table.store.flows["flags"][: 2 * self.table.count].reshape(-1, 2) & PAYLOAD == 0).all(axis=1)
+        for each in (False, True):
+            some = chosen[silent[chosen] == each]
+            if len(some):
+                table, traces = joined([(self.table, some)]), self._traces[some]
+                traces["lost"] = self._lost - traces["lost"]
+                self.ended.append(Ended(table, traces, size_of(table), each))
         self.table.rows["protocol"][chosen] = 0
         self._dead += len(chosen)
         if bounded:
             self._forget()
 
     def _forget(self) -> None:
-        """Keep the ended within their bounds: reported ones within one, all of them within another."""
-        reported = sum(each.size for each in self.ended if each.reported)
+        """Keep the ended within their bounds: reported ones of either kind, and those that wait."""
+        for silent, most in ((False, limits.LIVE_ENDED), (True, limits.LIVE_ENDED_SILENT)):
+            reported = sum(each.size for each in self.ended if each.reported and each.silent == silent)
+            for each in [each for each in self.ended if each.reported and each.silent == silent]:
+                if reported <= most:
+                    break
+                reported -= each.size
+                self.counts.forgotten += each.table.count
+                self.ended.remove(each)
         waiting = sum(each.size for each in self.ended if not each.reported)
-        for each in [each for each in self.ended if each.reported]:
-            if reported <= limits.LIVE_ENDED:
-                break
-            reported -= each.size
-            self.counts.forgotten += each.table.count
-            self.ended.remove(each)
         while waiting > limits.LIVE_WAITING:
             oldest = next(each for each in self.ended if not each.reported)
             waiting -= oldest.size
             self.counts.unreported += oldest.table.count
             self.ended.remove(oldest)
 
-    def _hand_over(self, changed: NDArray[np.int64]) -> None:
-        """Give the labelling thread what it has not read yet; now and then everything, for what was learnt since."""
-        again = self._now - self._last_review >= self.pace.review
+    def _hand_over(self, changed: NDArray[np.int64], again: bool) -> bool:
+        """Give the labelling thread what it has not read yet. again: and all else too, for what was learnt since.
+
+        No more than `limits.LIVE_READ` at once; the rest waits for the next time. False if there is nothing.
+        """
         if again:
             self._last_review = self._now
             rows = self.table.rows[: self.table.count]
             paid = self.table.store.flows["first_segment"][: 2 * self.table.count].reshape(-1, 2).any(axis=1)
-            changed = np.flatnonzero((rows["protocol"] != 0) & paid)
-        ended = [each for each in self.ended if again or not each.reported]
+            changed = np.concatenate([changed, np.setdiff1d(np.flatnonzero((rows["protocol"] != 0) & paid), changed)])
+        ended, room = self._ended_to_read(again)
+        changed = np.sort(changed[: max(room, 0)])
         if not ended and not len(changed):
-            return
+            return False
         flows = self.table.store.flows
         self._traces["segment_a"][changed] = flows["last_segment"][2 * changed]
         self._traces["segment_b"][changed] = flows["last_segment"][2 * changed + 1]
@@ -258,6 +268,19 @@ class Follower:
             each.reported = True
         self._idle.clear()
         self._tasks.put(_Task(ended, joined([(self.table, changed)]), traces, self._now, self._lost))
+        return True
+
+    def _ended_to_read(self, again: bool) -> tuple[list[Ended], int]:
+        """Those that nobody has read yet, the oldest first; then the newest of the others. And what room is left."""
+        chosen: list[Ended] = []
+        room = limits.LIVE_READ
+        unread = [each for each in self.ended if not each.reported]
+        for each in (*unread, *(each for each in reversed(self.ended) if each.reported and again)):
+            if chosen and each.table.count > room:
+                break
+            chosen.append(each)
+            room -= each.table.count
+        return [each for each in self.ended if each in chosen], room
 
     def _remember_told(self) -> None:
         """Enter what was reported of open conversations into their traces."""
@@ -334,6 +357,7 @@ class Follower:
             self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, remembered=self._remembered
         )
         self.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
+        self._learnt(self.endpoint_map)
         digests = digest(result.columns)
         over = np.arange(table.count) < ended
         news = _news(result, traces, digests, over, task.now, self.pace)
@@ -349,6 +373,21 @@ class Follower:
         numbers = table.rows["number"][told]
         order = np.argsort(numbers)
         self._told.put(Told(numbers[order], digests[told][order], task.now))
+
+
+def memory_bound(ring: int, packets: bool) -> int:
+    """Bytes that a live capture takes at most, whatever comes in. ring: bytes of it; packets: whether some are kept.
+
+    The table is there twice while it is carried over, and conversations are copied to be read.
+    """
+    row = CONVERSATION.itemsize + 2 * FLOW.itemsize + TRACE.itemsize
+    kept = limits.LIVE_ARENA + limits.LIVE_SEGMENTS * SEGMENT.itemsize + limits.MAX_HOLES * HOLE.itemsize
+    slots = 4 * np.dtype(np.int32).itemsize * 2 * limits.LIVE_CONVERSATIONS
+    table = limits.LIVE_CONVERSATIONS * row + kept + slots
+    ended = limits.LIVE_ENDED + limits.LIVE_ENDED_SILENT + limits.LIVE_WAITING
+    reading = limits.LIVE_READ * (row + limits.LIVE_READING) + limits.LIVE_ARENA
+    waiting = limits.LIVE_RECORDS * limits.LIVE_RECORD
+    return limits.LIVE_PROGRAM + ring + 2 * table + ended + reading + waiting + (limits.LIVE_DELAY if packets else 0)
 
 
 _SEGMENTS: Final = ("segment_a", "segment_b")

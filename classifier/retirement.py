@@ -236,12 +236,15 @@ def empty_store(segments: int, arena: int, holes: int) -> Store:
 
 
 def least_promising(table: ConversationTable, number: int) -> NDArray[np.int64]:
-    """So many rows to end early: closed ones first, then those without payload, then the longest silent."""
+    """So many rows to end early: those without payload first, then closed ones; of each the longest silent.
+
+    A closed one goes second because its last acknowledgement, coming late, would be a conversation of its own.
+    """
     rows = table.rows[: table.count]
     flags = table.store.flows["flags"][: 2 * table.count].reshape(-1, 2)
     either = flags[:, 0] | flags[:, 1]
     closed = ((flags[:, 0] & flags[:, 1] & SENT_FIN) | (either & SENT_RST)) != 0
-    rank = np.where(closed, 0, np.where((either & PAYLOAD) == 0, 1, 2))
+    rank = np.where((either & PAYLOAD) == 0, 0, np.where(closed, 1, 2))
     alive = np.flatnonzero(rows["protocol"])
     order = np.lexsort((rows["end"][alive], rank[alive]))
     return np.sort(alive[order[:number]])

@@ -1,4 +1,4 @@
-"""Where the reports of a live capture go: JSON lines, Parquet by the hour, figures for Prometheus.
+"""Where the reports of a live capture go: JSON lines or ECS, Parquet by the hour, figures for Prometheus.
 
 A file is written under a name that ends in `.part` and renamed when it is whole, so that what has its final name
 can be read even after the machine lost its power. Errors are OSErrors and the caller's matter.
@@ -18,6 +18,7 @@ from typing import IO, Final
 
 from classifier.following import Report
 from classifier.records import write_jsonl
+from classifier.result import Table
 from classifier.sniffing import RecordsLostError
 
 PARQUET_SECONDS: Final = 60
@@ -27,17 +28,21 @@ PARQUET_WAITING: Final = 50_000
 """Records in memory that make the next Parquet file due."""
 
 
+Dialect = Callable[[Table, IO[bytes]], None]
+"""Writes the rows of a table, one a line: `records.write_jsonl`, `ecs.write_ecs`."""
+
+
 class Lines:
-    """JSON lines to a stream that is open already."""
+    """Records, one a line, to a stream that is open already. dialect: how they are written."""
 
     name = "standard output"
 
-    def __init__(self, out: IO[bytes]) -> None:
-        self.out = out
+    def __init__(self, out: IO[bytes], dialect: Dialect = write_jsonl) -> None:
+        self.out, self.dialect = out, dialect
 
     def write(self, report: Report) -> None:
         """Write the records, one a line."""
-        write_jsonl(report.table, self.out)
+        self.dialect(report.table, self.out)
         self.out.flush()
 
     def tick(self) -> None:
@@ -48,14 +53,14 @@ class Lines:
 
 
 class LineFiles:
-    """JSON lines to files that are exchanged for a new one after so many seconds.
+    """Records, one a line, to files that are exchanged for a new one after so many seconds.
 
     The file under way is `OUT.part`; a finished one has its time before the suffix: `out-20260102T030405Z.jsonl`.
     Without rotation (0) there is one file, OUT itself, which is appended to.
     """
 
-    def __init__(self, out: Path, seconds: float) -> None:
-        self.name, self.out, self.seconds = str(out), out, seconds
+    def __init__(self, out: Path, seconds: float, dialect: Dialect = write_jsonl) -> None:
+        self.name, self.out, self.seconds, self.dialect = str(out), out, seconds, dialect
         self._part = out.with_name(out.name + ".part") if seconds else out
         self._began = time.monotonic()
         self._file: IO[bytes] | None = None
@@ -69,7 +74,7 @@ class LineFiles:
             self._began = time.monotonic()
         before = self._file.seek(0, os.SEEK_END)
         try:
-            write_jsonl(report.table, _Whole(self._file))  # type: ignore[arg-type]
+            self.dialect(report.table, _Whole(self._file))  # type: ignore[arg-type]
         except OSError:
             self._file.truncate(before)
             raise

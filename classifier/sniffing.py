@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, pipeline
-from classifier.endpoints import EndpointMap
+from classifier.endpoints import Announcement, EndpointMap
 from classifier.errors import UsageError
 from classifier.following import Follower, Pace, Report
 from classifier.headers import HeaderColumns
@@ -27,6 +27,9 @@ from classifier.packets import BATCH_ROWS, PacketBatch
 from classifier.result import Conversation
 from classifier.rulebook import load
 from classifier.sources.live import LiveSource
+
+SAVE_SECONDS: Final = 60
+"""Seconds after which the endpoint map is written again, if it has changed."""
 
 
 class Sink(Protocol):
@@ -69,7 +72,9 @@ class Outlet:
     say: Callable[[str], None]
     lost: int = 0
     trouble: str = ""
-    _waiting: queue.Queue[Report | None] = field(default_factory=lambda: queue.Queue(limits.LIVE_REPORTS))
+    _waiting: queue.SimpleQueue[Report | None] = field(default_factory=queue.SimpleQueue)
+    _records: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -79,21 +84,23 @@ class Outlet:
 
     def offer(self, report: Report) -> None:
         """Hand a report over, or count it as lost."""
-        try:
-            self._waiting.put_nowait(report)
-        except queue.Full:
+        with self._lock:
+            fits = self._records + len(report) <= limits.LIVE_RECORDS or not self._records
+            self._records += len(report) if fits else 0
+        if fits:
+            self._waiting.put(report)
+        else:
             self.lost += len(report)
             self._note("too slow")
 
     def finish(self, patience: float) -> None:
         """Let the sink write what waits, and close it; gives up after that many seconds."""
         until = time.monotonic() + patience
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=patience)
+        self._waiting.put(None)
         if self._thread is not None:
             self._thread.join(max(until - time.monotonic(), 0.1))
             if self._thread.is_alive():
-                self.lost += sum(len(report) for report in list(self._waiting.queue) if report is not None)
+                self.lost += self._records
 
     def _serve(self) -> None:
         while True:
@@ -106,6 +113,8 @@ class Outlet:
                 break
             if self._try(lambda: self.sink.write(report), len(report)):  # noqa: B023
                 self._try(self.sink.tick, 0)
+            with self._lock:
+                self._records -= len(report)
         self._try(self.sink.close, 0)
 
     def _try(self, action: Callable[[], None], records: int) -> bool:
@@ -151,7 +160,11 @@ class Session:
         self.duration, self.count = duration, count
         rulebook, inventory = _knowledge(settings)
         endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
-        self.follower = Follower(source, rulebook, inventory, endpoint_map, self._distribute, pace)
+        self._saved: list[Announcement] | None = list(endpoint_map.announcements)
+        self._saved_at, self._unsaved = time.monotonic(), ""
+        self.follower = Follower(
+            source, rulebook, inventory, endpoint_map, self._distribute, pace, self._save_now_and_then
+        )
         self.failure: BaseException | None = None
         self.processed = 0
         self._reload = threading.Event()
@@ -208,7 +221,7 @@ class Session:
             self.source.close()
             for outlet in self.outlets:
                 outlet.finish(patience=30)
-            self._save_endpoint_map()
+            self._save(self.follower.endpoint_map)
 
     def _capture(self) -> None:
         headers, started, asked = HeaderColumns.empty(BATCH_ROWS), time.monotonic(), 0.0
@@ -242,12 +255,22 @@ class Session:
         except UsageError as error:
             self.say(f"refused, the old ones stay in use: {error}")
 
-    def _save_endpoint_map(self) -> None:
-        if self.settings.endpoint_map:
-            try:
-                self.follower.endpoint_map.save(self.settings.endpoint_map)
-            except OSError as error:
-                self.say(f"endpoint map {self.settings.endpoint_map}: {error.strerror}")
+    def _save_now_and_then(self, endpoint_map: EndpointMap) -> None:
+        """Once a minute, so that a run that is killed leaves what it learnt."""
+        if time.monotonic() - self._saved_at >= SAVE_SECONDS:
+            self._saved_at = time.monotonic()
+            self._save(endpoint_map)
+
+    def _save(self, endpoint_map: EndpointMap) -> None:
+        if self.settings.endpoint_map is None or endpoint_map.announcements == self._saved:
+            return
+        try:
+            endpoint_map.save(self.settings.endpoint_map)
+            self._saved, self._unsaved = list(endpoint_map.announcements), ""
+        except OSError as error:
+            if self._unsaved != str(error):
+                self._unsaved = str(error)
+                self.say(f"endpoint map {self.settings.endpoint_map}: {error.strerror}; it is tried again each minute")
 
 
 def _knowledge(settings: pipeline.Settings) -> tuple[Any, Inventory]:
@@ -260,7 +283,7 @@ class Handover:
     name = "generator"
 
     def __init__(self) -> None:
-        self.reports: queue.Queue[Report] = queue.Queue(limits.LIVE_REPORTS)
+        self.reports: queue.Queue[Report] = queue.Queue(1)
         self.left = False
 
     def write(self, report: Report) -> None:

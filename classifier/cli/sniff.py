@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from classifier.cli.screen import Screen
     from classifier.sniffing import Session, Sink
 
-FORMATS: Final = ("screen", "jsonl", "parquet")
+FORMATS: Final = ("screen", "jsonl", "ecs", "parquet")
 
 
 def _print_unit(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -43,10 +43,11 @@ LISTENING: Final = (
     click.option("--active-timeout", type=click.IntRange(1), default=300, show_default=True,
                  help="Seconds after which one that goes on is reported again."),
     click.option("--format", "form", type=click.Choice(FORMATS),
-                 help="Default: screen on a terminal, else jsonl; parquet where OUT is a folder."),
+                 help="Default: screen on a terminal, else jsonl; parquet where OUT is a folder. ecs: one document of "
+                 "the Elastic Common Schema a line."),
     click.option("-o", "--output", "out", metavar="OUT", default="-",
-                 help="JSON lines file, or folder for Parquet, instead of standard output."),
-    click.option("--rotate", type=click.IntRange(1), help="Seconds after which a new JSON lines file begins."),
+                 help="File for lines, or folder for Parquet, instead of standard output."),
+    click.option("--rotate", type=click.IntRange(1), help="Seconds after which a new file of lines begins."),
     click.option("--packets", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
                  help="Keep the packets of conversations without a label, or with findings, as pcapng."),
     click.option("--packets-mib", type=click.IntRange(16), default=1024, show_default=True,
@@ -76,6 +77,7 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
     reins = _Reins(hangup_ends=screen is not None)
     on_signals(reins.stop, reins.hangup)
     with rights_of(user):
+        from classifier.following import memory_bound
         from classifier.sources.live import Tap, listen
 
         tap = Tap(interface, settings["bpf"], settings["snaplen"], settings["ring"] << 20, settings["fanout"] or 0)
@@ -86,6 +88,8 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
         from classifier.sinks import Metrics
 
         Metrics(settings["metrics"], lambda: session.counters)
+    bound = memory_bound(tap.ring, settings["packets"] is not None)
+    say(f"listening to {interface}; memory stays below {bound / 2**20:,.0f} MiB")
     session.start()
     reins.take(session)
     if screen:
@@ -139,9 +143,13 @@ def _sinks(form: str, out: str, rotate: int | None) -> list[Sink]:
         if out == "-":
             raise click.UsageError("parquet needs a folder: -o FOLDER")
         return [sinks.ParquetHours(Path(out))]
+    from classifier.ecs import write_ecs
+    from classifier.records import write_jsonl
+
+    dialect = write_ecs if form == "ecs" else write_jsonl
     if out != "-":
-        return [sinks.LineFiles(Path(out), rotate or 0)]
-    return [sinks.Lines(sys.stdout.buffer)]
+        return [sinks.LineFiles(Path(out), rotate or 0, dialect)]
+    return [sinks.Lines(sys.stdout.buffer, dialect)]
 
 
 def _session(source: Any, sinks: list[Sink], settings: dict[str, Any], say: Callable[[str], None]) -> Session:
