@@ -16,6 +16,9 @@ from captures.makers import files
 from captures.makers.documents import restated
 from captures.makers.scene import Conversation, Host, Scene, Truth
 
+OUTLOOKS_OWN = {"mailbox-outlook-oab", "client-oab", "client-mapi-http"}
+"""Documented paths of which only Outlook is the client, besides RPC over HTTP."""
+
 Play = Callable[[Scene], None]
 Encode = Callable[[Scene], bytes]
 
@@ -124,10 +127,27 @@ def index_entry(item: Story, scene: Scene, made: dict[str, bytes]) -> str:
     blocks = [table("[[capture]]", facts)]
     numbers = scene.in_time()[1]
     facts_of = [truth_of(talk, numbers) for talk in scene.conversations]
+    if item.infer or item.shown:
+        facts_of = as_shown(facts_of)
     blocks += [
         table("[[capture.conversation]]", facts) for facts in sorted(facts_of, key=lambda facts: facts["first_frame"])
     ]
     return "\n".join(blocks)
+
+
+def as_shown(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Roles as far as traffic shows them: RPC shows a MAPI program; that it is Outlook, other paths have to show."""
+    outlooks = {
+        facts["client"][0] for facts in conversations
+        if facts.get("protocol") == "rpc-over-http" or OUTLOOKS_OWN & set(facts.get("data_paths", ()))
+    }  # fmt: skip
+    ends = (("client", "client_role"), ("server", "server_role"))
+    return [
+        facts | {
+            role: "mapi-client" for end, role in ends
+            if facts.get(role) == "outlook" and facts[end][0] not in outlooks
+        } for facts in conversations
+    ]  # fmt: skip
 
 
 def table(title: str, facts: dict[str, Any]) -> str:
