@@ -45,15 +45,16 @@ class Overview(NamedTuple):
 
 def _paths(result: Result) -> Counter[str]:
     """Each combination of what a label is made of is worded once."""
-    columns = [_coded(result, name) for name in ("data_path", "data_paths", "certainty")]
+    columns = [_coded(result, name) for name in ("data_path", "data_paths", "protocol", "certainty")]
     codes = np.stack([column.codes for column in columns])
     counter: Counter[str] = Counter()
     for combination, count in zip(
         *(each.T.tolist() for each in np.unique(codes, axis=1, return_counts=True)), strict=True
     ):
-        path, fitting, certainty = (column.values[code] for column, code in zip(columns, combination, strict=True))
+        values = (column.values[code] for column, code in zip(columns, combination, strict=True))
+        path, fitting, spoken, certainty = values
         if certainty:
-            counter[f"{path or paths_text(fitting, 'several')} ({certainty})"] += count
+            counter[f"{path or paths_text(fitting, spoken or '?')} ({certainty})"] += count
     return counter
 
 

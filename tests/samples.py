@@ -6,32 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from captures.makers.hostile import STRINGS
 from classifier.errors import Damage
 from classifier.fields import FIELDS, Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.result import Result
 
-HOSTILE = (
-    "\x1b]0;owned\x07\x1b[31m",
-    "=HYPERLINK(\"http://evil\")",
-    "+1",
-    "-2+3",
-    "@SUM(A1)",
-    "\t=1",
-    "\r=1",
-    "  =1",
-    "\N{FULLWIDTH EQUALS SIGN}1",
-    "<script>alert(1)</script>",
-    "[bold red]markup[/]",
-    'quote " comma , semicolon ; backslash \\',
-    "line\nbreak\r\n",
-    "\u202egnp.exe\u2066",
-    "\u2028\u2029\ufeff\x7f\x85\x9b31m",
-    "caf\u00e9 \u4ea4\u6362 \U0001f4e7",
-    "lost \udcff byte",
-    "null\x00inside",
-    "x" * 20_000,
-    "",
-)  # fmt: skip
+HOSTILE = (*STRINGS, "lost \udcff byte", "x" * 20_000, "")
 """What strangers may have put into a banner, a name or an annotation."""
 
 _PATHS = ["mailbox-mapi-rpc", "transport-hub-to-hub", "cas-active-directory"]

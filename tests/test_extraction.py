@@ -9,11 +9,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 from click.testing import CliRunner
+from shipped import result_of
 
 import classifier
+from captures.makers.hostile import SCRIPT
 from classifier import blocks, cli, limits
 from classifier.errors import UsageError
 from classifier.excerpt import Excerpt
@@ -156,15 +157,14 @@ def test_every_capture_and_interface_has_its_own(tmp_path: Path) -> None:
 
 @needs_tshark
 def test_hostile_strings_are_shown_and_not_obeyed(tmp_path: Path) -> None:
-    path, inventory = hostile.write(tmp_path)
-    result = classifier.classify(path, inventory=inventory, jobs=1)
+    result = result_of("hostile-strings")
     out = tmp_path / "out.pcapng"
     with out.open("wb") as file:
         write(result, [each.id for each in result], file)
     packets = json.loads(tshark(out, "-T", "json", "-e", "frame.comment", "-e", "ip.src_host", "-N", "n"))
     comments = [text for each in packets for text in each["_source"]["layers"].get("frame.comment", [])]
     names = {each["_source"]["layers"]["ip.src_host"][0] for each in packets}
-    assert any(hostile.SCRIPT in text for text in comments)
+    assert any(SCRIPT in text for text in comments)
     assert all(text.isprintable() for text in [*comments, *names])
     assert all(len(text.encode()) <= limits.COMMENT_LENGTH for text in comments)
     assert any(name.startswith("=cmd()\\x1b[31m") for name in names)

@@ -10,15 +10,14 @@ import io
 import json
 import unicodedata
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from shipped import CAPTURES, result_of
 
-import classifier
+from captures.makers.hostile import SCRIPT, STRINGS
 from classifier import cli
 from classifier.cli.screen import Screen
 from classifier.result import Result
@@ -29,14 +28,12 @@ COUNTERS = dict.fromkeys(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return hostile.write(tmp_path_factory.mktemp("hostile"))
+CAPTURE, INVENTORY = CAPTURES / "hostile-strings.pcap", CAPTURES / "hostile-strings.inventory.toml"
 
 
 @pytest.fixture(scope="module")
-def result(capture: tuple[Path, Path]) -> Result:
-    return classifier.classify(capture[0], inventory=capture[1], jobs=1)
+def result() -> Result:
+    return result_of("hostile-strings")
 
 
 def steering(text: str) -> set[str]:
@@ -44,10 +41,8 @@ def steering(text: str) -> set[str]:
     return {char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char != "\n"}
 
 
-def shown(capture: tuple[Path, Path], *arguments: str) -> str:
-    path, inventory = capture
-    command, *rest = arguments
-    words = [command, str(path), *rest, "--inventory", str(inventory), "--jobs", "1"]
+def shown(command: str, *arguments: str) -> str:
+    words = [command, str(CAPTURE), *arguments, "--inventory", str(INVENTORY), "--jobs", "1"]
     return str(CliRunner().invoke(cli.exflow, words, standalone_mode=False).stdout)
 
 
@@ -55,27 +50,28 @@ def test_the_strings_are_in_the_capture(result: Result) -> None:
     """Else nothing here could fail."""
     said = json.dumps([talk.to_dict() for talk in result])
     assert "window.owned=1" in said
+    assert any(each["field"] == "ntlm.user" and each["value"] == SCRIPT for talk in result for each in talk.evidence)
     assert "\\u001b]0;owned" in said
     assert "=HYPERLINK" in said
 
 
 @pytest.mark.parametrize("command", ["classify", "hosts", "endpoints", "audit"])
-def test_the_terminal_is_not_driven(capture: tuple[Path, Path], command: str) -> None:
-    table = shown(capture, command)
+def test_the_terminal_is_not_driven(command: str) -> None:
+    table = shown(command)
     assert len(table.splitlines()) > 2
     assert not steering(table)
 
 
 @pytest.mark.parametrize("conversation", ["1", "2", "3", "20"])
-def test_an_explanation_drives_nothing_either(capture: tuple[Path, Path], conversation: str) -> None:
-    told = shown(capture, "explain", conversation)
+def test_an_explanation_drives_nothing_either(conversation: str) -> None:
+    told = shown("explain", conversation)
     assert told.startswith(f"conversation {conversation}")
     assert not steering(told)
 
 
 @pytest.mark.parametrize("command", ["classify", "hosts", "endpoints", "audit"])
-def test_no_cell_of_csv_is_a_formula(capture: tuple[Path, Path], command: str) -> None:
-    rows = list(csv.reader(io.StringIO(shown(capture, command, "--format", "csv"), newline="")))
+def test_no_cell_of_csv_is_a_formula(command: str) -> None:
+    rows = list(csv.reader(io.StringIO(shown(command, "--format", "csv"), newline="")))
     assert len({len(row) for row in rows}) == 1
     assert len(rows) > 2
     begins = {cell.lstrip(" ")[:1] for row in rows for cell in row}
@@ -83,8 +79,8 @@ def test_no_cell_of_csv_is_a_formula(capture: tuple[Path, Path], command: str) -
     assert not any(steering(cell) for row in rows for cell in row)
 
 
-def test_json_lines_are_lines_of_json(capture: tuple[Path, Path], result: Result) -> None:
-    text = shown(capture, "classify", "--format", "jsonl")
+def test_json_lines_are_lines_of_json(result: Result) -> None:
+    text = shown("classify", "--format", "jsonl")
     assert [json.loads(line)["id"] for line in text.splitlines()] == [talk.id for talk in result]
     assert not steering(text)
 
@@ -130,7 +126,7 @@ class Told:
     """A conversation as a live report tells it, with hostile strings in every text that the view shows."""
 
     def __init__(self, record: dict[str, Any]) -> None:
-        bad = hostile.STRINGS[record["id"] % len(hostile.STRINGS)]
+        bad = STRINGS[record["id"] % len(STRINGS)]
         finding = {"id": "x", "severity": "high", "text": bad, "frame": 1}
         self.id = record["id"]
         self._record = record | {"event": "new", "capture_loss": 0, "data_path": bad, "findings": [finding]}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-import hostile
 import numpy as np
 import pytest
 import samples
+from shipped import result_of
 
 import classifier
 from classifier import limits
@@ -48,8 +48,9 @@ def test_counts_are_those_of_the_frame(ticket: Result) -> None:
     for result in (ticket, samples.result(500)):
         seen, frame = Overview.of(result), result.to_pandas()
         labelled = frame[frame.certainty.notna()]
-        names = [path if isinstance(path, str) else paths_text(fitting, "several")
-                 for path, fitting in zip(labelled.data_path, labelled.data_paths, strict=True)]  # fmt: skip
+        told = labelled[["data_path", "data_paths", "protocol"]].itertuples(index=False)
+        names = [path if isinstance(path, str) else paths_text(fitting, spoken if isinstance(spoken, str) else "?")
+                 for path, fitting, spoken in told]  # fmt: skip
         counted = (labelled.assign(name=names).name + " (" + labelled.certainty.astype(str) + ")").value_counts()
         assert dict(seen.paths) == counted.to_dict()
         assert dict(seen.absences) == frame.absence.dropna().astype(str).value_counts().to_dict()
@@ -83,9 +84,8 @@ def test_more_than_its_lines_is_summed_up() -> None:
     assert f"and {kinds - limits.OVERVIEW_ROWS} more" in Page(show(result)).cells
 
 
-def test_hostile_strings_stay_text(tmp_path: Path) -> None:
-    path, inventory = hostile.write(tmp_path)
-    for result in (samples.hostile(), classifier.classify(path, inventory=inventory, jobs=1)):
+def test_hostile_strings_stay_text() -> None:
+    for result in (samples.hostile(), result_of("hostile-strings")):
         page = Page(result._repr_html_())
         assert page.tags == {"p", "b", "div", "table", "tr", "th", "td"}
         assert page.attributes == {"style"}

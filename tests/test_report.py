@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile
 import pytest
 import samples
 from click.testing import CliRunner
+from shipped import result_of
 
 import classifier
 from classifier import cli
+from classifier.figures import host_map
 from classifier.report import unseen, write
 from classifier.result import Result
 
@@ -78,7 +79,9 @@ def test_it_filters_and_explains(browser: Any, tmp_path: Path) -> None:
 
 
 def test_no_stranger_runs(browser: Any, tmp_path: Path) -> None:
-    path, inventory = hostile.write(tmp_path)
+    path = tmp_path / "hostile <b>.pcap"
+    shutil.copy(CAPTURES / "hostile-strings.pcap", path)
+    inventory = CAPTURES / "hostile-strings.inventory.toml"
     for result in (classifier.classify(path, inventory=inventory, jobs=1), samples.hostile()):
         opened(browser, result, tmp_path)
         assert browser.execute_script("return window.owned") is None
@@ -93,6 +96,20 @@ def test_no_stranger_runs(browser: Any, tmp_path: Path) -> None:
         assert browser.execute_script("return window.owned") is None
         assert browser.get_log("browser") == []
     assert "<script>" in (browser.page_source and browser.execute_script("return document.body.innerText"))
+
+
+def test_no_stranger_runs_in_a_notebook(browser: Any, tmp_path: Path) -> None:
+    """Which has no policy: what a result, its frames and its figures show of themselves, as one page."""
+    result = result_of("hostile-strings")
+    frames = result.to_pandas(), result.hosts(), result.endpoints(), result.findings()
+    shown = [result._repr_html_(), *(frame._repr_html_() for frame in frames), host_map(result).svg().decode()]
+    page = tmp_path / "notebook.html"
+    page.write_text("<!DOCTYPE html><meta charset=utf-8><title>notebook</title>" + "".join(shown), "utf-8")
+    browser.get(page.as_uri())
+    assert browser.execute_script("return [window.owned, document.title]") == [None, "notebook"]
+    assert browser.execute_script("return document.querySelectorAll('img, script, iframe, svg').length") == 1
+    assert "window.owned=1" in browser.execute_script("return document.body.innerText")
+    assert browser.get_log("browser") == []
 
 
 def attributes(browser: Any, tag: str, name: str) -> list[str]:
@@ -115,7 +132,8 @@ def test_what_was_not_seen_is_said(browser: Any, tmp_path: Path) -> None:
     said = browser.find_element("css selector", "#unseen").text
     listed = [line.split()[0] for line in said.splitlines() if line.startswith(("cas-", "mailbox-", "transport-"))]
     taken = {path for talk in result for path in talk.data_paths}
-    assert "mailbox-log-shipping" in listed
+    assert "mailbox-outlook-oab" in listed
+    assert "mailbox-log-shipping" not in listed, "there is one mailbox server only"
     assert not set(listed) & taken
     assert "authentication: the packets don't show whether it is as documented" in said
     assert "unified-messaging" not in said

@@ -21,6 +21,7 @@ CHAPTERS = (
     "formats",
     "who_is_who",
     "audited",
+    "hostile",
     "rows_shown",
     "rows_later",
 )

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from classifier.figures.style import COLOURS, GREY, INK, SIZE, Drawing, inches, nothing, shown, styled
+from classifier.figures.style import COLOURS, FAINT, INK, SIZE, Drawing, inches, nothing, shown, styled
 from classifier.hostmap import LINE, Arrow, Box, HostMap, Layout, Point, lay_out
 from classifier.limits import MAP_ARROWS, MAP_PATHS
 from classifier.result import Result
@@ -129,7 +129,7 @@ def _wrapped(roles: Sequence[str], mixed: bool) -> list[str]:
 def _looks(content: HostMap) -> list[Look]:
     named = len(content.labels) - 2
     looks: list[Look] = [(COLOURS[at % len(COLOURS)], _LINES[at // len(COLOURS)]) for at in range(named)]
-    return [*looks, (INK, (0, (3, 1, 1, 1))), (GREY, (0, (1, 2)))]
+    return [*looks, (INK, (0, (3, 1, 1, 1))), (FAINT, (0, (1, 2)))]
 
 
 def _bulge(content: HostMap) -> float:

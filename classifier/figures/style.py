@@ -22,6 +22,7 @@ COLOURS: Final = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 """Of Masataka Okabe and Kei Ito, "Color Universal Design" (2008), without black and yellow."""
 
 GREY: Final = "#8c8c8c"
+FAINT: Final = "#b0b0b0"
 INK: Final = "#222222"
 SIZE: Final = 8.0
 """Points of all text but titles."""
@@ -31,6 +32,9 @@ _FAMILY: Final = "DejaVu Sans"
 
 _HINTED: Final = 1.1
 """Text drawn on few pixels is somewhat wider than its outlines."""
+
+_ROW: Final = 0.29
+"""Inches; two lines of text have room."""
 
 _SETTINGS: Final[dict[str, Any]] = {
     "font.family": _FAMILY, "font.size": SIZE, "text.parse_math": False, "svg.hashsalt": "exflow",
@@ -71,7 +75,7 @@ def nothing(text: str) -> Drawing:
 
 def panel(rows: int, *, width: float = 10.0, below: float = 0.9) -> tuple[Drawing, Axes]:
     """A figure with so many horizontal rows, the first on top, and room below for the axis and a legend (inches)."""
-    figure = Drawing(figsize=(width, 0.26 * rows + 0.45 + below), layout="constrained")
+    figure = Drawing(figsize=(width, _ROW * rows + 0.45 + below), layout="constrained")
     axes = figure.add_subplot()
     axes.set_ylim(rows - 0.5, -0.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -85,7 +89,7 @@ def name_rows(axes: Axes, names: Iterable[str]) -> None:
     """Write a name beside each row."""
     listed = [shown(name, 2 * FIGURE_TEXT + 10) for name in names]
     folded = [name.replace(" or ", " or\n") if len(name) > FIGURE_TEXT else name for name in listed]
-    axes.set_yticks(range(len(listed)), folded, linespacing=0.9)
+    axes.set_yticks(range(len(listed)), folded)
 
 
 def legend_below(figure: Figure, handles: list[Any], title: str, columns: int = 4) -> None:

@@ -3,6 +3,7 @@ protection that the packets leave open. Owns what counts as that. Must not know 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from classifier.fields import Coded, Framed, Numbers
 from classifier.result import Result
-from classifier.rules import ListedSignature
+from classifier.rules import ANY, ListedSignature
 
 
 class Gap(NamedTuple):
@@ -26,13 +27,16 @@ def paths(result: Result) -> list[Gap]:
 
     Notes that restate another path are left out.
     """
-    roles = {role for row in result.host_rows for role in row["roles"]}
+    hosts: dict[str, set[str]] = defaultdict(set)
+    for row in result.host_rows:
+        for role in (*row["roles"], ANY):
+            hosts[role].add(row["address"])
     versions = {version for row in result.host_rows for version in row["versions"]}
     taken = _taken(result)
     return [
         Gap(path.id, f"{path.title} ({', '.join(path.client_roles)} to {', '.join(path.server_roles)})")
         for path in result.documented
-        if path.id not in taken and not path.id.startswith("note-") and _possible(path, roles, versions)
+        if path.id not in taken and not path.id.startswith("note-") and _possible(path, hosts, versions)
     ]
 
 
@@ -43,9 +47,12 @@ def _taken(result: Result) -> set[str]:
     return {path for code in used for path in column.values[code]}
 
 
-def _possible(path: ListedSignature, roles: set[str], versions: set[str]) -> bool:
-    sides = all("any" in side or roles & set(side) for side in (path.client_roles, path.server_roles))
-    return sides and bool(roles) and (not versions or not path.versions or bool(versions & set(path.versions)))
+def _possible(path: ListedSignature, hosts: dict[str, set[str]], versions: set[str]) -> bool:
+    """Whether two hosts have the roles of its two ends, and one of the versions seen is one of its own."""
+    sides = path.client_roles, path.server_roles
+    client, server = ({address for role in side for address in hosts.get(role, ())} for side in sides)
+    two = bool(client and server) and len(client | server) > 1
+    return two and (not versions or not path.versions or bool(versions & set(path.versions)))
 
 
 def parts(result: Result) -> list[Gap]:
