@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import inspectors
 from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
@@ -329,12 +330,11 @@ _OFFSET_BITS: Final = 32
 class Reading:
     """Reads the dialogues of one table, every distinct one once, in as many goes as it takes.
 
-    port_class: int32[65536], equal for ports that no inspector or signature tells apart. jobs: threads that
-    may digest at a time. crew: who inspects.
+    jobs: threads that may digest at a time. crew: who inspects.
     """
 
-    def __init__(self, port_class: NDArray[np.int32], jobs: int = 2, crew: Crew | None = None) -> None:
-        self._port_class, self._jobs, self._crew = port_class, jobs, crew or Crew()
+    def __init__(self, jobs: int = 2, crew: Crew | None = None) -> None:
+        self._jobs, self._crew = jobs, crew or Crew()
         self._key = np.frombuffer(secrets.token_bytes(16), np.uint64)
         self._known = np.empty((0, 2), np.uint64)
         self._found: list[Evidence | Answer | None] = [None]
@@ -377,7 +377,7 @@ class Reading:
         self._client = client
 
     def _read(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
-        kinds = _kinds(table, orientation, self._port_class, chosen)
+        kinds = _kinds(table, orientation, chosen)
         digests = np.concatenate([self._known, np.empty((len(chosen), 2), np.uint64)])
         fresh = digests[len(self._known) :]
 
@@ -444,17 +444,20 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
             list(threads.map(work, parts))
 
 
-def _kinds(
-    table: ConversationTable, orientation: Orientation, port_class: NDArray[np.int32], index: NDArray[np.int64]
-) -> NDArray[np.int64]:
+PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.int64)
+"""int64[65536]: equal for ports that no inspector tells apart."""
+PORT_CLASS[list(inspectors.PORTS)] = np.arange(len(inspectors.PORTS)) + 2
+
+
+def _kinds(table: ConversationTable, orientation: Orientation, index: NDArray[np.int64]) -> NDArray[np.int64]:
     """What besides its bytes makes a dialogue: protocol, orientation, flags of its streams, classes of its ports."""
     rows, flags, client = table.rows[index], table.store.flows["flags"], orientation.client[index].astype(np.int64)
     relevant = STARTED | LIMITED | TRUNCATED
     ahead = flags[2 * index + client].astype(np.int64) & relevant
     back = flags[2 * index + 1 - client].astype(np.int64) & relevant
     swapped = client == 1
-    server = port_class[np.where(swapped, rows["a_port"], rows["b_port"])].astype(np.int64)
-    asking = port_class[np.where(swapped, rows["b_port"], rows["a_port"])].astype(np.int64)
+    server = PORT_CLASS[np.where(swapped, rows["a_port"], rows["b_port"])]
+    asking = PORT_CLASS[np.where(swapped, rows["b_port"], rows["a_port"])]
     kind = (rows["protocol"].astype(np.int64) << 1) | orientation.proven[index]
     return (((kind * 1024 + ahead) * 1024 + back) << 32) ^ (server << 16) ^ asking
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import acquaintance, audit, columns, decryption, inspectors, labelling, limits, tools
+from classifier import acquaintance, audit, columns, decryption, labelling, limits, tools
 from classifier.acceptance import load_acceptances
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
@@ -115,9 +115,8 @@ def _read(
     inputs: Sequence[str | Path], rulebook: Rulebook, jobs: int, crew: Crew, progress: Progress | None = None
 ) -> tuple[CaptureSet, Assembly, Reading]:
     """Read a capture set from its first packet to its last; what is over early is inspected early."""
-    captures, ports = CaptureSet.of(inputs), Ports.of(rulebook)
-    reading = Reading(ports.classes, jobs, crew)
-    return captures, assemble(captures, jobs, progress, EarlyReader(reading, ports)), reading
+    captures, reading = CaptureSet.of(inputs), Reading(jobs, crew)
+    return captures, assemble(captures, jobs, progress, EarlyReader(reading, named_ports(rulebook))), reading
 
 
 def _unusable(captures: CaptureSet) -> dict[str, int]:
@@ -202,8 +201,9 @@ class EarlyReader:
     was over: those are not kept, and counted.
     """
 
-    def __init__(self, reading: Reading, ports: Ports, most: int = limits.READ_EARLY) -> None:
-        self._reading, self._ports = reading, ports
+    def __init__(self, reading: Reading, named: NDArray[np.bool_], most: int = limits.READ_EARLY) -> None:
+        """named: bool[65536], as `named_ports`."""
+        self._reading, self._named = reading, named
         self._bytes, self._segments = most, min(most, limits.READ_EARLY_SEGMENTS)
         self._most = self._bytes, self._segments
 
@@ -218,7 +218,7 @@ class EarlyReader:
         chosen = over(table, now, Timeouts())
         if len(chosen):
             with _collector_at_rest():
-                self._reading.early(table, first_look(table, self._ports.named), chosen)
+                self._reading.early(table, first_look(table, self._named), chosen)
         self._bytes = max(self._most[0], 2 * int(counters[ARENA_USED] - BLANKS))
         self._segments = max(self._most[1], 2 * int(counters[SEGMENTS]))
 
@@ -294,10 +294,10 @@ def conclude(
     as far as it was decrypted. remembered: what hosts were seen to do in conversations that have left; what these show
     is added.
     """
-    table, ports = assembly.table, Ports.of(rulebook)
+    table = assembly.table
     addresses = Addresses.of(table.rows, table.count)
-    orientation = first_look(table, ports.named)
-    inspection = (reading or Reading(ports.classes, jobs)).rest(table, orientation)
+    orientation = first_look(table, named_ports(rulebook))
+    inspection = (reading or Reading(jobs)).rest(table, orientation)
     table.store = table.store.without_bytes()
     with decryption.reading(inspection, insides or Insides()):
         labelling.join_channels(inspection)
@@ -336,27 +336,14 @@ def conclude(
     )
 
 
-class Ports(NamedTuple):
-    """What is known of ports before any packet.
-
-    named: bool[65536], those that a signature names one by one (ranges name no service). classes: int32[65536],
-    equal for ports that no signature and no inspector tells apart.
-    """
-
-    named: NDArray[np.bool_]
-    classes: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, rulebook: Rulebook) -> Ports:
-        """What a rulebook and the inspectors know."""
-        named = np.zeros(65_536, np.bool_)
-        for path in rulebook.paths.values():
-            for endpoint in path.endpoints:
-                if endpoint.kind == "port" and endpoint.low == endpoint.high:
-                    named[endpoint.low] = True
-        own = [port + end for port in inspectors.PORTS for end in (0, 1)]
-        starts = sorted({*rulebook.port_starts("tcp"), *rulebook.port_starts("udp"), *own})
-        return cls(named, np.searchsorted(starts, np.arange(65_536), side="right").astype(np.int32))
+def named_ports(rulebook: Rulebook) -> NDArray[np.bool_]:
+    """bool[65536]: the ports that a signature names one by one (ranges name no service)."""
+    named = np.zeros(65_536, np.bool_)
+    for path in rulebook.paths.values():
+        for endpoint in path.endpoints:
+            if endpoint.kind == "port" and endpoint.low == endpoint.high:
+                named[endpoint.low] = True
+    return named
 
 
 def _counters(captures: CaptureSet, assembly: Assembly, endpoint_map: EndpointMap) -> dict[str, int]:

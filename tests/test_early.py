@@ -17,7 +17,7 @@ from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
 from classifier.hosts import Inventory
 from classifier.inspection import Reading
-from classifier.pipeline import EarlyReader, Ports, assemble, conclude
+from classifier.pipeline import EarlyReader, assemble, conclude, named_ports
 from classifier.records import write_jsonl
 from classifier.retirement import Timeouts, over
 from classifier.sources import CaptureSet
@@ -53,9 +53,9 @@ def crew() -> Iterator[Crew]:
 
 def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, object]]:
     """The records of a capture set; with a crew its conversations are read early, and by all of it."""
-    captures, ports = CaptureSet.of(paths), Ports.of(shared.rulebook())
-    reading = Reading(ports.classes, 1, crew)
-    assembly = assemble(captures, 1, early=Eager(reading, ports, most=0) if crew else None)
+    captures, named = CaptureSet.of(paths), named_ports(shared.rulebook())
+    reading = Reading(1, crew)
+    assembly = assemble(captures, 1, early=Eager(reading, named, most=0) if crew else None)
     result = conclude(captures, assembly, shared.rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
     out = BytesIO()
     write_jsonl(result.table, out)
@@ -71,8 +71,7 @@ def test_reading_early_and_in_two_processes_changes_no_record(path: Path, crew: 
 def test_only_halves_of_a_connection_over_http_are_kept() -> None:
     left = {}
     for name in ("ticket-49734.pcapng", "row-rpc-over-http-v2.pcap"):
-        ports = Ports.of(shared.rulebook())
-        early = Eager(Reading(ports.classes, 1), ports, most=0)
+        early = Eager(Reading(1), named_ports(shared.rulebook()), most=0)
         left[name] = int(
             assemble(CaptureSet.of([CAPTURES[0].parent / name]), 1, early=early).table.store.counters[SEGMENTS]
         )

@@ -15,7 +15,7 @@ from classifier.conversations import ConversationTable
 from classifier.inspection import Reading, _dialogues
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.orientation import Orientation, first_look
-from classifier.pipeline import Ports, assemble
+from classifier.pipeline import assemble, named_ports
 from classifier.sources import CaptureSet
 
 SHIPPED = Path(__file__).parents[1] / "captures"
@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "captures"
 
 def table_of(path: Path) -> tuple[ConversationTable, Orientation]:
     table = assemble(CaptureSet.of([path]), jobs=1).table
-    return table, first_look(table, Ports.of(shared.rulebook()).named)
+    return table, first_look(table, named_ports(shared.rulebook()))
 
 
 def dialogues(path: Path) -> Iterator[Dialogue]:
@@ -83,7 +83,7 @@ def test_inspectors_find_the_same_in_the_essence_of_real_captures() -> None:
 def grouping_changes(path: Path) -> list[int]:
     """Conversations for which reading one of a group gives other evidence than reading each."""
     table, orientation = table_of(path)
-    grouped = Reading(Ports.of(shared.rulebook()).classes).rest(table, orientation)
+    grouped = Reading().rest(table, orientation)
     alone = [inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, np.arange(table.count))]
     return [
         index

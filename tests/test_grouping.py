@@ -21,11 +21,11 @@ from scapy.utils import wrpcap
 
 import classifier
 from classifier import essence, inspectors
-from classifier.inspection import _dialogues
+from classifier.inspection import PORT_CLASS, _dialogues
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.limits import KIB
 from classifier.orientation import first_look
-from classifier.pipeline import Ports, assemble
+from classifier.pipeline import assemble, named_ports
 from classifier.sources import CaptureSet
 
 SHIPPED = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))
@@ -97,7 +97,7 @@ def changes(heads: Heads, blank: tuple[tuple[int, int], ...], chance: Random) ->
 
 def dialogues(path: Path) -> list[Dialogue]:
     table = assemble(CaptureSet.of([path]), jobs=1).table
-    return list(_dialogues(table, first_look(table, Ports.of(shared.rulebook()).named), np.arange(table.count)))
+    return list(_dialogues(table, first_look(table, named_ports(shared.rulebook())), np.arange(table.count)))
 
 
 def told(dialogue: Dialogue) -> str:
@@ -154,9 +154,23 @@ def test_the_port_of_the_client_tells_nothing_of_an_address_that_the_server_name
 
 @pytest.mark.parametrize("port", inspectors.PORTS)
 def test_ports_that_inspectors_tell_apart_are_of_a_class_of_their_own(port: int) -> None:
-    classes = Ports.of(shared.rulebook()).classes
-    assert classes[port - 1] != classes[port]
-    assert port == 1024 or classes[port] != classes[port + 1]
+    assert np.flatnonzero(PORT_CLASS[port] == PORT_CLASS).tolist() == [port]
+
+
+def test_ports_of_one_class_are_one_to_inspectors() -> None:
+    """Any port for any other of its class, but for a server of RPC, which may name its own (above)."""
+    chance, plain = Random(3), [np.flatnonzero(number == PORT_CLASS).tolist() for number in (0, 1)]
+    assert sum(map(len, plain)) + len(inspectors.PORTS) == 65_536
+    moved = 0
+    for dialogue in (dialogue for path in SHIPPED[::4] for dialogue in dialogues(path)):
+        ports = dialogue.server_port, dialogue.client_port
+        fresh = [chance.choice(plain[PORT_CLASS[port]]) if PORT_CLASS[port] < 2 else port for port in ports]
+        found = inspectors.inspect(dialogue)
+        if isinstance(found, Evidence) and found.protocol in ("dcerpc", "epm"):
+            fresh[int(found.reversed)] = ports[int(found.reversed)]
+        moved += fresh != list(ports)
+        assert inspectors.inspect(replace(dialogue, server_port=fresh[0], client_port=fresh[1])) == found, (ports, fresh, found)
+    assert moved > 200
 
 
 def mid_stream(ports: list[int], path: Path) -> Path:

@@ -84,9 +84,11 @@ _NOT_IN_WORDS: Final = tuple(row for row in TCP if row[0] not in IN_WORDS)
 INSPECTORS: Final = (*TCP, *(row for row in UDP if row not in TCP))
 """Each of them once."""
 
-PORTS: Final = (1024, 3343, 5353, 5355, *sorted(tls.BEGIN_IN_CLEAR))
-"""Ports that inspectors look at: where clients' begin, the cluster's heartbeat, multicast DNS, LLMNR, those on which
-TLS is asked for in clear."""
+PORTS: Final = (3343, 5353, 5355, *sorted(tls.BEGIN_IN_CLEAR))
+"""Ports that inspectors look at: the cluster's heartbeat, multicast DNS, LLMNR, those on which TLS is asked for in
+clear. All they ask of others is whether they are below `FIRST_DYNAMIC`."""
+
+FIRST_DYNAMIC: Final = heartbeat.FIRST_DYNAMIC
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -18,7 +18,8 @@ _MAX_HEARTBEAT: Final = 512
 _LOOKED_AT: Final = 16
 
 _CONTEXT_SIZE: Final = 8
-_FIRST_DYNAMIC: Final = 1024
+FIRST_DYNAMIC: Final = 1024
+"""Where ports begin that are not given to a service by IANA (RFC 6335 section 6: system ports end at 1023)."""
 
 
 def inspect_cluster(dialogue: Dialogue) -> Evidence | Answer:
@@ -43,7 +44,7 @@ def inspect_new_mail(dialogue: Dialogue) -> Evidence | Answer:
 
     The server of the mail sends them to a port on which Outlook listens: who sent first, asks.
     """
-    if dialogue.transport != "udp" or min(dialogue.server_port, dialogue.client_port) < _FIRST_DYNAMIC:
+    if dialogue.transport != "udp" or min(dialogue.server_port, dialogue.client_port) < FIRST_DYNAMIC:
         return NOT_THIS
     sides = [side for side in Side if dialogue.stream(side).chunks]
     if len(sides) != 1:

@@ -28,7 +28,7 @@ from classifier.inspection import Reading, _dialogues
 from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Inspect, Stream
 from classifier.orientation import first_look
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.pipeline import Assembly, EarlyReader, Ports, assemble, conclude, decode_batch
+from classifier.pipeline import Assembly, EarlyReader, assemble, conclude, decode_batch, named_ports
 from classifier.records import write_jsonl
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
@@ -73,9 +73,8 @@ def run_capture(data: bytes) -> Features:
     with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
         file.write(data)
         file.flush()
-        found, ports = CaptureSet.of([file.name]), Ports.of(rulebook())
-        reading = Reading(ports.classes, 1)
-        assembly = assemble(found, 1, early=EarlyReader(reading, ports, most=0))
+        found, reading = CaptureSet.of([file.name]), Reading(1)
+        assembly = assemble(found, 1, early=EarlyReader(reading, named_ports(rulebook()), most=0))
         result = conclude(found, assembly, rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
     out = BytesIO()
     write_jsonl(result.table, out)
@@ -243,7 +242,7 @@ def dialogues(folders: tuple[Path, ...]) -> tuple[Dialogue, ...]:
     found = []
     for path in captures(folders):
         table = assemble(CaptureSet.of([path]), jobs=1).table
-        found += _dialogues(table, first_look(table, Ports.of(rulebook()).named), np.arange(table.count))
+        found += _dialogues(table, first_look(table, named_ports(rulebook())), np.arange(table.count))
     return tuple(found)
 
 
