@@ -1,7 +1,6 @@
 """Frames and headers of all real captures, side by side with tshark's.
 
-tshark needs a quarter of a second to start, so that nearly all captures are joined for it into one (mergecap keeps
-times and lengths); those that it can't join (damaged ones, mixed byte orders) are read one by one.
+Nearly all captures are joined for tshark; those that can't be (damaged ones, mixed byte orders) are read one by one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import cache
@@ -19,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import shared
+from joins import counted, joined
 
 from classifier.addresses import text
 from classifier.community_id import community_ids
@@ -54,27 +53,6 @@ def tshark(path: Path) -> list[Row]:
     return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.split("\n")[:-1]]
 
 
-def readable(path: Path) -> int | None:
-    """How many frames capinfos counts; None if the capture is damaged, or none."""
-    run = subprocess.run(["capinfos", "-Tmrc", str(path)], capture_output=True, text=True, check=False)
-    return int(run.stdout.rsplit(",", 1)[1].strip().strip('"')) if run.returncode == 0 and run.stdout else None
-
-
-def merged(paths: Sequence[Path], folder: str) -> list[list[Path]]:
-    """The paths in groups that mergecap can join; the join's name in `folder` is the number of its first path."""
-    if not paths:
-        return []
-    command = ["mergecap", "-a", "-F", "pcapng", "-w", f"{folder}/{_number(paths[0])}", *map(str, paths)]
-    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-        return [list(paths)]
-    half = len(paths) // 2
-    return merged(paths[:half], folder) + merged(paths[half:], folder) if half else []
-
-
-def _number(path: Path) -> int:
-    return names().index(str(path.relative_to(shared.FOLDER)))
-
-
 @cache
 def names() -> list[str]:
     return shared.captures("real") + shared.captures("wrapped") + shared.captures("handshakes")
@@ -85,14 +63,13 @@ def rows_of_all() -> dict[str, list[Row]]:
     """What tshark says of each frame of each capture."""
     paths = [shared.FOLDER / name for name in names()]
     with ThreadPoolExecutor(2) as threads, tempfile.TemporaryDirectory() as folder:
-        counts = dict(zip(paths, threads.map(readable, paths), strict=True))
-        whole = [path for path in paths if counts[path] and "svcctl-ng-" not in path.name]  # see OTHER_FRAMES
+        counts = counted(paths)
+        whole = [path for path in paths if counts.get(path) and "svcctl-ng-" not in path.name]  # see OTHER_FRAMES
         parts = [whole[start : start + 64] for start in range(0, len(whole), 64)]
-        groups = [group for found in threads.map(lambda part: merged(part, folder), parts) for group in found]
+        groups = [group for found in threads.map(lambda part: joined(part, folder), parts) for group in found]
         found: dict[Path, list[Row]] = {}
-        joins = threads.map(tshark, [Path(folder) / str(_number(group[0])) for group in groups])
-        for group, rows in zip(groups, joins, strict=True):
-            assert len(rows) == sum(counts[path] or 0 for path in group)
+        for (_, group), rows in zip(groups, threads.map(tshark, [join for join, _ in groups]), strict=True):
+            assert len(rows) == sum(counts[path] for path in group)
             for path in group:
                 found[path], rows = rows[: counts[path]], rows[counts[path] :]
         alone = [path for path in paths if path not in found]

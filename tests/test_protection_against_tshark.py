@@ -2,7 +2,8 @@
 
 tshark's fields are reduced here to the words of the contract, by conversation; what it doesn't tell isn't compared.
 `pytest -s -n0 tests/test_protection_against_tshark.py -k table` prints agreements and disagreements. Each
-disagreement is explained in EXPLAINED, and one that isn't there fails.
+disagreement is explained in EXPLAINED, and one that isn't there fails. Captures that share no address are joined for
+tshark, since nothing that it remembers of one of them can then touch another.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import csv
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import pytest
 import shared
+from joins import counted, joined
 
 pytestmark = [
     shared.needed,
@@ -26,7 +32,7 @@ pytestmark = [
 
 PROTOCOLS = re.compile(r"(?<![a-z0-9])(dcerpc|ntlmssp|ldap|smb2?|tls|ssl)(?![a-z0-9])")
 FIELDS = (
-    "tcp.stream", "ip.src", "ipv6.src", "tcp.srcport", "ip.dst", "ipv6.dst", "tcp.dstport", "dcerpc.pkt_type",
+    "frame.number", "ip.src", "ipv6.src", "tcp.srcport", "ip.dst", "ipv6.dst", "tcp.dstport", "dcerpc.pkt_type",
     "dcerpc.auth_type", "dcerpc.auth_level", "ntlmssp.messagetype", "ldap.authentication", "ldap.mechanism",
     "ldap.gssapi_encrypted_payload", "smb2.cmd", "smb2.flags.signature", "smb2.header.transform.msg_size",
     "tls.handshake.type", "tls.handshake.version", "tls.handshake.extensions.supported_version", "frame.protocols",
@@ -67,23 +73,22 @@ class Told:
 Flow = frozenset[tuple[str, str]]
 
 
-def tshark(name: str) -> dict[Flow, Told]:
-    command = [
-        "tshark",
-        "-n",
-        "-r",
-        str(shared.FOLDER / name),
-        "-Y",
-        "tcp && (dcerpc || ntlmssp || ldap || smb || smb2",
-    ]
-    command[-1] += " || tls)"
-    command += ["-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"] + [
-        w for each in FIELDS for w in ("-e", each)
-    ]
+Row = dict[str, str]
+
+
+def tshark(path: Path) -> list[Row]:
+    """The frames that say something."""
+    command = ["tshark", "-n", "-r", str(path), "-Y", "tcp && (dcerpc || ntlmssp || ldap || smb || smb2 || tls)"]
+    command += ["-T", "fields", "-E", "occurrence=a", "-E", "aggregator=;"]
+    command += [word for name in FIELDS for word in ("-e", name)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.split("\n")[:-1]]
+
+
+def flows(rows: Iterable[Row]) -> dict[Flow, Told]:
+    """What they say of each conversation."""
     found: dict[Flow, Told] = {}
-    for line in run.stdout.split("\n")[:-1]:
-        row = dict(zip(FIELDS, line.split("\t"), strict=True))
+    for row in rows:
         ends = [
             row[f"{ip}.{way}"].split(";")[-1] for way in ("src", "dst") for ip in ("ip", "ipv6") if row[f"{ip}.{way}"]
         ]
@@ -91,6 +96,36 @@ def tshark(name: str) -> dict[Flow, Told]:
         if len(ends) == 2:
             note(found.setdefault(frozenset(zip(ends, ports, strict=True)), Told()), row)
     return found
+
+
+def strangers(names: Iterable[str]) -> list[list[str]]:
+    """The captures in groups in which no two have an address in common."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for name in names:
+        ends = {end for talk in shared.classified(name) for end in (talk.client_ip, talk.server_ip)}
+        group, known = next((each for each in groups if ends.isdisjoint(each[1])), ([], set()))
+        if not group:
+            groups.append((group, known))
+        group.append(name)
+        known |= ends
+    return [group for group, _ in groups]
+
+
+def told(names: Sequence[str]) -> Iterator[tuple[str, dict[Flow, Told]]]:
+    """What tshark says of each capture."""
+    counts = counted([shared.FOLDER / name for name in names])
+    whole = [name for name in names if shared.FOLDER / name in counts]
+    with ThreadPoolExecutor(2) as threads, tempfile.TemporaryDirectory() as folder:
+        parts = [[shared.FOLDER / name for name in group] for group in strangers(whole)]
+        joins = [each for found in threads.map(lambda part: joined(part, folder), parts) for each in found]
+        joins += [(path, [path]) for path in map(shared.FOLDER.joinpath, names) if path not in counts]
+        for (_, paths), rows in zip(joins, threads.map(tshark, [join for join, _ in joins]), strict=True):
+            before = 0
+            for path in paths:
+                last = before + counts.get(path, sys.maxsize)
+                own = [row for row in rows if before < int(row["frame.number"]) <= last]
+                yield str(path.relative_to(shared.FOLDER)), flows(own)
+                before = last
 
 
 def words(text: str) -> list[str]:
@@ -172,14 +207,12 @@ def compared() -> list[Compared]:
     with (shared.FOLDER / "catalogue.csv").open(newline="") as stream:
         names = [row["file"] for row in csv.DictReader(stream) if PROTOCOLS.search(row["protocol_stacks"])]
     names += [name for name in shared.captures("handshakes") if name.endswith(".pcap")]
-    with ThreadPoolExecutor(2) as threads:
-        theirs = dict(zip(names, threads.map(tshark, names), strict=True))
     made = []
-    for name, flows in theirs.items():
-        for talk in shared.classified(name) if flows else ():
+    for name, theirs in told(names):
+        for talk in shared.classified(name) if theirs else ():
             ends = ((talk.client_ip, str(talk.client_port)), (talk.server_ip, str(talk.server_port)))
-            if talk.transport == "tcp" and frozenset(ends) in flows:
-                made += compare(name, talk, flows[frozenset(ends)])
+            if talk.transport == "tcp" and frozenset(ends) in theirs:
+                made += compare(name, talk, theirs[frozenset(ends)])
     return made
 
 

@@ -6,9 +6,8 @@ disagree on purpose in places: tshark guesses by port where this product refuses
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,19 +22,6 @@ NOTHING_ELSE = frozenset(("TCP", "UDP", "IPv4", "IPv6", "ICMP", "ARP", "SSL", ""
 """Words of the column that say no more than the transport does."""
 
 
-def columns(capture: Path) -> dict[str, Counter[str]]:
-    """Stream ("tcp.0") to the words that tshark's protocol column has for its frames."""
-    command = ["tshark", "-r", str(capture), *extraction._SWITCHES, "-T", "fields", "-E", "occurrence=l"]
-    for name in ("tcp.stream", "udp.stream", "_ws.col.Protocol", "tcp.len"):
-        command += ["-e", name]
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
-        tcp, udp, word, _ = (line.split("\t") + [""] * 4)[:4]
-        if tcp or udp:
-            found[f"tcp.{tcp}" if tcp else f"udp.{udp}"][word] += 1
-    return found
-
-
 def opinion(words: Counter[str]) -> str:
     """tshark's most frequent word that says something."""
     telling = {word: count for word, count in words.items() if word not in NOTHING_ELSE}
@@ -44,7 +30,7 @@ def opinion(words: Counter[str]) -> str:
 
 def survey(capture: Path) -> Iterator[tuple[str, Dialogue, str, str]]:
     """(stream, dialogue, tshark's word, ours) of each conversation with payload."""
-    words = columns(capture)
+    words = extraction.dissected(capture).words
     for stream, conversation in extraction.conversations(capture).items():
         dialogue = conversation.dialogue()
         if dialogue.to_server.chunks or dialogue.to_client.chunks:

@@ -1,15 +1,16 @@
 """Conversations of a capture as Dialogues, by tshark and a few lines: independent of the product's own readers.
 
-For tests only: it holds a whole capture in memory and trusts tshark's stream numbers.
+For tests only: it holds whole captures in memory and trusts tshark's stream numbers. tshark needs a third of a second
+to start, so that a capture is dissected once, and all that tests compare with is remembered.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from classifier.inspectors.base import Chunk, Dialogue, Stream
@@ -18,6 +19,13 @@ _FIELDS = (
     "frame.number", "tcp.stream", "udp.stream", "ip.src", "ipv6.src", "tcp.srcport", "tcp.dstport", "udp.srcport",
     "udp.dstport", "tcp.seq", "tcp.flags.syn", "tcp.flags.ack", "tcp.payload", "udp.payload",
 )  # fmt: skip
+COMPARED = (
+    "tls.handshake.extensions_server_name", "x509ce.dNSName", "http.request.method", "http.request.uri",
+    "http.user_agent", "http.server", "smtp.req.parameter", "smtp.req.command", "ldap.baseObject", "sip.Method",
+    "dns.qry.name", "kerberos.realm", "kerberos.crealm", "pop.request.command",
+)  # fmt: skip
+"""Fields whose values tests compare with ours."""
+
 _SWITCHES = ("--disable-protocol", "c1222", "--disable-protocol", "afp", "-o", "tcp.relative_sequence_numbers:FALSE")
 
 
@@ -81,20 +89,43 @@ def _joined(pieces: list[tuple[int, bytes]]) -> list[Chunk]:
     return [Chunk(offset, bytes(data)) for offset, data in chunks]
 
 
-@lru_cache(maxsize=8)
-def conversations(path: Path) -> dict[str, Conversation]:
-    """ "tcp.0", "udp.3" ... -> conversation, of every TCP and UDP conversation with payload."""
-    command = ["tshark", "-r", str(path), *_SWITCHES, "-T", "fields", "-E", "occurrence=l"]
-    for name in _FIELDS:
+@dataclass
+class Dissected:
+    """What tshark says of a capture.
+
+    conversations: "tcp.0", "udp.3" ... -> conversation, of every TCP and UDP conversation; words: likewise, what its
+    protocol column has for the frames; values: all that each field of COMPARED has.
+    """
+
+    conversations: dict[str, Conversation] = field(default_factory=lambda: defaultdict(lambda: Conversation("tcp")))
+    words: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    values: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+@cache
+def dissected(path: Path) -> Dissected:
+    """What tshark says of a capture; asked once."""
+    names = (*_FIELDS, "_ws.col.Protocol", *COMPARED)
+    command = ["tshark", "-r", str(path), *_SWITCHES, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=\x1e"]
+    for name in names:
         command += ["-e", name]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Conversation] = defaultdict(lambda: Conversation("tcp"))
-    for line in run.stdout.splitlines():
-        row = dict(zip(_FIELDS, line.split("\t"), strict=False))
+    found = Dissected()
+    for line in run.stdout.split("\n")[:-1]:
+        every = dict(zip(names, (cell.split("\x1e") for cell in line.split("\t")), strict=False))
+        for name in COMPARED:
+            found.values[name].update(filter(None, every.get(name, ())))
+        row = {name: cells[-1] for name, cells in every.items()}
         transport = "tcp" if row.get("tcp.stream") else "udp" if row.get("udp.stream") else ""
         if transport:
-            _collect(found, transport, row)
-    return dict(found)
+            found.words[f"{transport}.{row[transport + '.stream']}"][row["_ws.col.Protocol"]] += 1
+            _collect(found.conversations, transport, row)
+    return found
+
+
+def conversations(path: Path) -> dict[str, Conversation]:
+    """ "tcp.0", "udp.3" ... -> conversation, of every TCP and UDP conversation."""
+    return dissected(path).conversations
 
 
 def _collect(found: dict[str, Conversation], transport: str, row: dict[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,6 @@ pytestmark = [
     pytest.mark.skipif(not confusion.REAL.is_dir(), reason="NO REAL CAPTURES: ../shared/captures/real is absent"),
     pytest.mark.skipif(not extraction.have_tshark(), reason="NO TSHARK to compare with"),
 ]
-
-
-def _fields(capture: Path, *names: str) -> set[str]:
-    """All values that tshark has for these fields."""
-    command = ["tshark", "-r", str(capture), "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=\x1e"]
-    for name in names:
-        command += ["-e", name]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return {value for value in lines.replace("\t", "\x1e").replace("\n", "\x1e").split("\x1e") if value}
 
 
 def _signs(capture: Path, *names: str) -> set[str]:
@@ -99,7 +89,8 @@ def test_signs_are_tsharks(case: Case) -> None:
     theirs: set[str] = set()
     for capture in chosen:
         ours |= {_bare(case, value)[:_COMPARED] for value in _signs(capture, case.sign)}
-        theirs |= {case.form(value)[:_COMPARED] for value in _fields(capture, *case.fields)}
+        values = extraction.dissected(capture).values
+        theirs |= {case.form(value)[:_COMPARED] for name in case.fields for value in values[name]}
     ours.discard("rootDSE")  # our word for the empty base
     print(f"{case.what}: {len(ours)} of ours, {len(theirs)} of tshark's, only ours {sorted(ours - theirs)[:9]}")
     assert ours, f"nothing read from {len(chosen)} captures"

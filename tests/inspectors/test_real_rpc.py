@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from extraction import conversations, have_tshark
+from inspectors.extraction import conversations, have_tshark
 
 from classifier import inspectors
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
