@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from classifier.columns import missed
 from classifier.expectations import Observed, Remark, authentication_verdict, encryption_verdict
 from classifier.fields import Coded, Framed, Hole
-from classifier.findings import FACTS, FindingRule, Found, check, networks_of, within
+from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
 from classifier.hosts import UNKNOWN, Host
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Scene, Tenants, distinct_rows
@@ -45,12 +45,13 @@ def audit(
     codes, first = distinct_rows(facts.columns)
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
+    checklist = Checklist(scene.rulebook, rules)
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
         observed = facts.observed(index)
         verdicts[f"authentication {authentication_verdict(scene.rulebook, observed)}"] += count
         verdicts[f"encryption {encryption_verdict(scene.rulebook, observed)}"] += count
-        made.append(check(scene.rulebook, rules, observed))
+        made.append(checklist.check(observed))
     values = [[_worded(each, hole) for hole, each in enumerate(found)] for found in made]
     return Audit(Framed(codes, values, _frames(scene, codes, made, frames)), dict(verdicts))
 

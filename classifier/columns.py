@@ -83,7 +83,7 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
 def _counts(scene: Scene) -> dict[str, Column]:
     count, flows, client = scene.table.count, scene.table.store.flows, scene.orientation.client
     asked, answered = 2 * np.arange(count) + client, 2 * np.arange(count) + 1 - client
-    lost = sum(missed(flows[side]) for side in (asked, answered))
+    lost = missed(flows[: 2 * count]).reshape(count, 2).sum(axis=1)
     return {
         "packets_to_server": Numbers(flows["packets"][asked]),
         "packets_to_client": Numbers(flows["packets"][answered]),
@@ -91,7 +91,7 @@ def _counts(scene: Scene) -> dict[str, Column]:
         "bytes_to_client": Numbers(flows["bytes"][answered]),
         "conn_state": Coded(connection_states(scene.table, client.astype(np.int64)), list(STATES)),
         "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
-        "missed_bytes": Numbers(np.asarray(lost, np.int64)),
+        "missed_bytes": Numbers(lost),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from .matching import Facts
@@ -118,6 +119,7 @@ def _joint(answers: Iterable[str]) -> str:
     return UNDOCUMENTED if not said else said.pop() if len(said) == 1 else UNDECIDED
 
 
+@lru_cache(maxsize=1024)
 def documented(text: str) -> frozenset[str]:
     """Words of `model.AuthenticationName` that a documented cell allows."""
     lower = text.lower()

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,15 +94,32 @@ class Found:
 # ---- the check ------------------------------------------------------------------------------------------
 
 
-def check(rulebook: Rulebook, rules: Iterable[FindingRule], seen: Observed) -> tuple[Found, ...]:
-    """All findings of these facts, in the order of the rules."""
-    words = words_of(rulebook, seen)
-    found = []
-    for rule in rules:
-        test = next((test for test in rule.when if _holds(test, words)), None)
-        if test is not None and not any(_holds(each, words) for each in rule.unless):
-            found.append(_found(rulebook, rule, test, words, seen))
-    return tuple(found)
+class Checklist:
+    """Rules to check many facts against: a rule is looked at only where the first fact of one of its tests fits."""
+
+    def __init__(self, rulebook: Rulebook, rules: Iterable[FindingRule]) -> None:
+        self._rulebook, self._rules = rulebook, tuple(rules)
+        self._begins: dict[str, list[tuple[tuple[Pattern, ...], int]]] = {}
+        for number, rule in enumerate(self._rules):
+            for test in rule.when:
+                name, patterns = next(iter(test.items()))
+                self._begins.setdefault(name, []).append((patterns, number))
+        self._near = cache(self._near_words)
+
+    def check(self, seen: Observed) -> tuple[Found, ...]:
+        """All findings of these facts, in the order of the rules."""
+        words = words_of(self._rulebook, seen)
+        near = {number for name in self._begins if name in words for number in self._near(name, words[name])}
+        found = []
+        for rule in (self._rules[number] for number in sorted(near)):
+            test = next((test for test in rule.when if _holds(test, words)), None)
+            if test is not None and not any(_holds(each, words) for each in rule.unless):
+                found.append(_found(self._rulebook, rule, test, words, seen))
+        return tuple(found)
+
+    def _near_words(self, name: str, words: frozenset[str]) -> tuple[int, ...]:
+        """Numbers of the rules with a test that begins with this fact, and whose patterns these words fit."""
+        return tuple(number for patterns, number in self._begins[name] if _fits(patterns, words))
 
 
 def _found(
@@ -172,9 +189,8 @@ def _holds(test: Test, words: Mapping[str, frozenset[str]]) -> bool:
     return True
 
 
-@lru_cache(maxsize=16_384)
 def _fits(patterns: tuple[Pattern, ...], words: frozenset[str]) -> bool:
-    """Whether one of these words fits one of the patterns. Few words are new from one conversation to the next."""
+    """Whether one of these words fits one of the patterns."""
     return any(pattern.matches(word) for pattern in patterns for word in words)
 
 

@@ -35,6 +35,7 @@ class Displacement:
 NOWHERE: Final = Displacement()
 
 
+@lru_cache(maxsize=4096)
 def displacement(rulebook: Rulebook, facts: Facts) -> Displacement:
     """Which side of these facts has a role that no document puts there; NOWHERE if none."""
     ways = [] if facts.protocol == "epm" else misplaced(rulebook, facts)  # every host may ask a mapper

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from .matching import Candidate, Facts, Level, Match, matches, windows_interfaces
@@ -155,7 +156,7 @@ def _span(versions: Collection[str]) -> str:
     return _either(listed)
 
 
-def _allows(words: Sequence[str], known: frozenset[str], candidate: Candidate) -> bool:
+def _allows(words: tuple[str, ...], known: frozenset[str], candidate: Candidate) -> bool:
     """Whether a host with these known roles may stand where the path wants one of these words."""
     if not known or ANY in words or _exact(words, known):
         return True
@@ -186,7 +187,8 @@ def _roles_allow(candidate: Candidate, facts: Facts) -> tuple[bool, bool]:
     )
 
 
-def _exact(words: Sequence[str], known: frozenset[str]) -> bool:
+@lru_cache(maxsize=16_384)
+def _exact(words: tuple[str, ...], known: frozenset[str]) -> bool:
     return not known.isdisjoint(words) or any(not _INCLUDES.get(role, frozenset()).isdisjoint(words) for role in known)
 
 
@@ -359,14 +361,18 @@ def _firewall_rules(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tup
         role for match in found if "2010" in match.candidate.form.versions for role in match.candidate.servers
     }
     dynamic_rpc = facts.protocol == "dcerpc" or any(match.speech.basis == "resolved" for match in found)
-    return tuple(rule.name for rule in rulebook.firewall_rules if _admits(rule, facts, roles, dynamic_rpc))
+    return _admitting(rulebook, facts.server_port, frozenset(roles), dynamic_rpc)
 
 
-def _admits(rule: FirewallRule, facts: Facts, roles: Iterable[str], dynamic_rpc: bool) -> bool:
-    words = set(roles)
-    if not words & EXCHANGE_ROLES or not ({ANY, "exchange-server"} & {*words, *rule.roles} or words & set(rule.roles)):
+@lru_cache(maxsize=4096)
+def _admitting(rulebook: Rulebook, port: int, roles: frozenset[str], dynamic_rpc: bool) -> tuple[str, ...]:
+    return tuple(rule.name for rule in rulebook.firewall_rules if _admits(rule, port, roles, dynamic_rpc))
+
+
+def _admits(rule: FirewallRule, port: int, roles: frozenset[str], dynamic_rpc: bool) -> bool:
+    if not roles & EXCHANGE_ROLES or not ({ANY, "exchange-server"} & {*roles, *rule.roles} or roles & set(rule.roles)):
         return False
     if rule.opens == "ports":
-        return any(endpoint.covers(facts.transport, facts.server_port) for endpoint in rule.endpoints)
-    mapper = facts.server_port == 135
+        return any(endpoint.covers("tcp", port) for endpoint in rule.endpoints)
+    mapper = port == 135
     return {"any": True, "rpc-epmap": mapper, "dynamic-rpc": dynamic_rpc and not mapper}[rule.opens]
