@@ -139,9 +139,12 @@ def _seen(entry: object, asked: set[str]) -> Seen:
 
 def _silent_servers(scene: Scene) -> NDArray[np.int64]:
     """Whether a server sent no payload: the capture has none, and lacks none."""
-    flows = scene.table.store.flows[2 * np.arange(scene.table.count) + 1 - scene.orientation.client]
-    silent: NDArray[np.int64] = (((flows["flags"] & PAYLOAD) == 0) & (missed(flows) == 0)).astype(np.int64)
-    return silent
+    flows = scene.table.store.flows[: 2 * scene.table.count]
+    silent = ((flows["flags"] & PAYLOAD) == 0) & (missed(flows) == 0)
+    of_servers: NDArray[np.int64] = silent[2 * np.arange(scene.table.count) + 1 - scene.orientation.client].astype(
+        np.int64
+    )
+    return of_servers
 
 
 def _source(host: Host) -> int:

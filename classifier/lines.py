@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import kernel
+from classifier.compiled import copy, kernel
 from classifier.fields import NO_TIME, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.limits import RENDER_ROWS, RENDER_THREADS
 from classifier.result import length_of, rfc3339
@@ -252,9 +252,7 @@ def _piece(layout: Layout, piece: int, out: NDArray[np.uint8], at: int) -> int:
     length = int(layout.piece_at[piece + 1] - start)
     if at < 0 or at + length > len(out):
         return -1
-    source, target = np.uint64(start), np.uint64(at)  # unsigned: no test for indexes from the end
-    for i in range(np.uint64(length)):
-        out[target + i] = layout.arena[source + i]
+    copy(out, at, layout.arena, start, length)
     return at + length
 
 
