@@ -19,7 +19,7 @@ from classifier.dissectors import decode_as
 from classifier.errors import UsageError
 from classifier.excerpt import Excerpt
 from classifier.extraction import write
-from classifier.limits import FOLLOW_BYTES
+from classifier.limits import FOLLOW_BYTES, TOOL_SECONDS
 from classifier.records import safe
 from classifier.result import Result
 
@@ -61,15 +61,24 @@ def dissect(result: Result, conversation_id: int, display_filter: str | None = N
             loop = asyncio.new_event_loop()
             options = {"decode_as": known, "display_filter": display_filter, "eventloop": loop}
             capture = pyshark.FileCapture(str(path), **options)
+            packets: list[Any] = []
             try:
-                capture.load_packets()
-                return list(capture)
+                loop.run_until_complete(capture.packets_from_tshark(packets.append, close_tshark=False))
+                loop.run_until_complete(_ended(capture))
+                return packets
             finally:
                 capture.close()
                 loop.close()
 
         with ThreadPoolExecutor(1) as pool:  # a notebook has a running loop in its own thread
             return pool.submit(read).result()
+
+
+async def _ended(capture: Any) -> None:
+    """Wait for tshark, which has said all: pyshark would kill it as it ends, and asyncio then misses its status."""
+    ending = [asyncio.ensure_future(process.wait()) for process in capture._running_processes]
+    if ending:
+        await asyncio.wait(ending, timeout=TOOL_SECONDS)
 
 
 def follow(result: Result, conversation_id: int, view: View = "text") -> str:

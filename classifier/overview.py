@@ -35,7 +35,7 @@ class Overview(NamedTuple):
         """Count a result."""
         return cls(
             _paths(result).most_common(),
-            Counter(role for row in result.host_rows for role in row["roles"] or ["unknown"]).most_common(),
+            _roles(result).most_common(),
             _counts(result, "absence", lambda why: [why] if why else []).most_common(),
             _counts(
                 result, "findings", lambda found: {f"{each['severity']}: {each['id']}" for each in found}
@@ -56,6 +56,17 @@ def _paths(result: Result) -> Counter[str]:
         if certainty:
             counter[f"{path or paths_text(fitting, spoken or '?')} ({certainty})"] += count
     return counter
+
+
+def _roles(result: Result) -> Counter[str]:
+    """Of the hosts that have a conversation here: a selection keeps the hosts of the whole run."""
+    here = {
+        column.values[code]
+        for column in (_coded(result, side) for side in ("client_ip", "server_ip"))
+        for code in np.unique(column.codes).tolist()
+    }
+    talking = (row["roles"] for row in result.host_rows if row["address"] in here)
+    return Counter(role for roles in talking for role in roles or ["unknown"])
 
 
 def names(result: Result) -> tuple[NDArray[np.int64], list[str], list[bool]]:
@@ -99,7 +110,7 @@ def show(result: Result) -> str:
     """The overview and the first conversations as HTML, every text escaped."""
     seen, captures = Overview.of(result), len(result.inputs)
     without = sum(count for _, count in seen.absences)
-    head = f"{len(result)} conversations in {captures} capture{'s' * (captures != 1)}"
+    head = f"{len(result)} conversation{'s' * (len(result) != 1)} in {captures} capture{'s' * (captures != 1)}"
     tables = (
         _small(["Data path", "Conversations"], seen.paths),
         _small(["Role", "Hosts"], seen.roles),

@@ -42,10 +42,11 @@ def test_packets_are_those_of_the_capture(ticket: Result) -> None:
 
 
 @needs_tshark
-def test_a_dissection_tells_the_interface(ticket: Result) -> None:
+def test_a_dissection_tells_the_interface(ticket: Result, caplog: pytest.LogCaptureFixture) -> None:
     binds = ticket[25].dissect("dcerpc.pkt_type == 11")
     assert [packet.dcerpc.cn_bind_to_uuid for packet in binds] == [ticket[25].rpc_interfaces[0]["uuid"]]
     assert len(ticket[25].dissect()) == len(ticket[25].packets())
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @needs_tshark

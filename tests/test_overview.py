@@ -57,6 +57,11 @@ def test_counts_are_those_of_the_frame(ticket: Result) -> None:
     assert dict(Overview.of(ticket).roles)["mailbox"] == sum("mailbox" in row for row in ticket.hosts().roles)
 
 
+def test_a_selection_counts_its_own_hosts(ticket: Result) -> None:
+    assert dict(Overview.of(ticket.select(port=49734)).roles) == {"client-access": 1, "mailbox": 1}
+    assert "1 conversation in 1 capture" in Page(ticket.select(port=49734)._repr_html_()).cells
+
+
 def test_a_finding_counts_once_for_a_conversation() -> None:
     weak = {"id": "weak", "severity": "high", "text": "x", "frame": 3}
     result = samples.result(3, findings=Coded(np.array([0, 1, 1], np.int32), [[], [weak, weak]]))

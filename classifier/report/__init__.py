@@ -113,13 +113,13 @@ def _tables(result: Result) -> list[dict[str, Any]]:
     pages = [safe_lines(manuals[each]) for each in ids]
     page_of = [ids.index(each) if each in manuals else None for each in found]
     listed = (
-        ("findings", "Findings", _json(result.finding_table, FINDINGS, pages, page_of)),
-        ("conversations", "Conversations",
+        ("findings", "Findings", result.finding_table, _json(result.finding_table, FINDINGS, pages, page_of)),
+        ("conversations", "Conversations", result.table,
          _json(result.table, CONVERSATIONS, explained, list(range(len(explained))))),
-        ("hosts", "Hosts", _json(result.host_table, HOSTS)),
-        ("endpoints", "Endpoint map", _json(result.endpoint_table, ENDPOINTS)),
+        ("hosts", "Hosts", result.host_table, _json(result.host_table, HOSTS)),
+        ("endpoints", "Endpoint map", result.endpoint_table, _json(result.endpoint_table, ENDPOINTS)),
     )  # fmt: skip
-    return [{"id": name, "title": title, "data": data} for name, title, data in listed]
+    return [{"id": name, "title": title, "rows": len(table), "data": data} for name, title, table, data in listed]
 
 
 def safe_lines(text: str) -> str:
