@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -197,10 +197,13 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._match = re.compile(".*".join(map(re.escape, text.split("*"))), re.IGNORECASE | re.DOTALL).fullmatch
+        self._match: Callable[[str], object] | None = None
 
     def matches(self, value: str) -> bool:
         """Whether the whole value fits. A pattern's own text always does."""
+        if self._match is None:  # a run asks for few of them
+            expression = ".*".join(map(re.escape, self.text.split("*")))
+            self._match = re.compile(expression, re.IGNORECASE | re.DOTALL).fullmatch
         return self._match(value) is not None
 
 
