@@ -49,6 +49,10 @@ _UNPROTECTED_BY_NATURE: Final = frozenset({"epm", "dns", "kerberos", "ncacn-http
 (RFC 4120), and RPC behind a proxy has the proxy's protection: the columns don't speak of them."""
 
 
+_SAY_ALL_BY_AUTHENTICATION: Final = frozenset({"smtp", "http", "rpc-over-http", "pop3", "imap4", "nntp"})
+"""Their inspectors leave the authentication open until somebody proved himself or was served without it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
     """What one conversation shows of one of its hosts, or of a host that it names, against the inventory.
@@ -153,8 +157,11 @@ def _encryption_of(form: Form, seen: Observed) -> str:
 
 
 def _says_all(seen: Observed) -> bool:
-    """Whether there was something to protect: mail or a logon in SMTP; in LDAP more than the rootDSE or a bind."""
-    if seen.facts.protocol == "smtp":
+    """Whether there was something to protect: mail, a logon or an answer; in LDAP more than the rootDSE or a bind.
+
+    A request in clear that is sent on to HTTPS, or refused for want of a proof, is as the documents have it.
+    """
+    if seen.facts.protocol in _SAY_ALL_BY_AUTHENTICATION:
         return seen.authentication is not None
     bases = [value for name, value in seen.signs if name == "ldap.base-dn"]
     return seen.facts.protocol != "ldap" or any(base != "rootDSE" for base in bases) or seen.authentication == "basic"

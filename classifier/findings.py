@@ -197,6 +197,12 @@ def _fits(patterns: tuple[Pattern, ...], words: frozenset[str]) -> bool:
 _MOST_WORDS: Final = 5
 """Words of one fact that a text shows; one more is shown too."""
 
+_UNSAID: Final = {
+    "documented-authentication": "authentication not said", "documented-encryption": "encryption not said",
+    "documented-ports": "ports not said",
+}  # fmt: skip
+"""What stands where the documents leave a cell empty."""
+
 _PLACE: Final = re.compile(r"\{([a-z0-9.-]+)\}")
 
 
@@ -208,7 +214,7 @@ def _worded(rulebook: Rulebook, text: str, words: Mapping[str, frozenset[str]], 
         if name in REMARKS:
             return "; ".join(_remark(each) for each in seen.remarks if each.kind == name)
         if name in EXPECTED:
-            return ", ".join(expected(rulebook, seen, name)) or "nothing"
+            return ", ".join(expected(rulebook, seen, name)) or _UNSAID.get(name, "none")
         values = sorted(words.get(name, ()))
         more = len(values) - _MOST_WORDS
         return ", ".join(values if more <= 1 else [*values[:_MOST_WORDS], f"{more} more"]) or "nothing"

@@ -119,7 +119,7 @@ def objection(match: Match, facts: Facts, level: Level | None) -> str:
         if not _allows(words, known, candidate):
             return f"its {side} is {_either(words)}, this one is {_either(sorted(known))}"
     if not _right_version(candidate, facts):
-        theirs = facts.client_versions | facts.server_versions
+        theirs = _versions_of_both(facts)
         return f"it belongs to Exchange {_span(candidate.form.versions)}, these hosts to {_span(theirs)}"
     if level is None and match.speech.level <= Level.SIGN and not facts.server_roles & EXCHANGE_ROLES:
         shared = "say the same" if match.speech.level == Level.SIGN else "use the same port and protocol"
@@ -205,8 +205,15 @@ def agrees(role: str, known: frozenset[str]) -> bool:
 
 def _right_version(candidate: Candidate, facts: Facts) -> bool:
     """In a mixed organisation a path belongs to the version of either end."""
-    known = facts.client_versions | facts.server_versions
+    known = _versions_of_both(facts)
     return not known or not known.isdisjoint(candidate.form.versions)
+
+
+def _versions_of_both(facts: Facts) -> frozenset[str]:
+    """Known versions of the organisation's ends; those of somebody else's host count where no other is known."""
+    sides = ((facts.client_roles, facts.client_versions), (facts.server_roles, facts.server_versions))
+    ours = [versions for roles, versions in sides if not roles or not roles <= _ABROAD]
+    return frozenset().union(*ours) or facts.client_versions | facts.server_versions
 
 
 def _server_need_not_prove(candidate: Candidate, facts: Facts) -> bool:
@@ -315,8 +322,7 @@ def _within(path: str, reach: dict[str, set[str]], parts: dict[str, str]) -> boo
 
 
 def _known_versions(versions: Iterable[str], facts: Facts) -> set[str]:
-    known = facts.client_versions | facts.server_versions
-    return set(versions) & known or set(versions)
+    return set(versions) & _versions_of_both(facts) or set(versions)
 
 
 def _versions(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tuple[str, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.layers.inet import TCP
 from scapy.utils import rdpcap, wrpcap
 from shipped import CAPTURES, result_of
+from test_rows import reference
 
 import classifier
 from classifier.findings import load_findings, read_findings
@@ -56,8 +59,25 @@ WHERE = {
 }  # fmt: skip
 """Finding to (capture, conversation) where it must appear, and one as close as possible where it must not."""
 
-CONFORMING = ("ticket-49734", "smtp-hub-to-hub", "smtp-hub-and-edge", "tls-443", "um-secured", "row-cas-to-mailbox")
+BY_VERSION = sorted(path.stem for path in CAPTURES.glob("conforming-*.pcapng"))
+"""Captures of what the documents name, protected as they have it."""
+
+CONFORMING = (
+    *BY_VERSION, "ticket-49734", "smtp-hub-to-hub", "smtp-hub-and-edge", "tls-443", "um-secured", "row-cas-to-mailbox",
+)  # fmt: skip
 """Captures with TLS on, privacy level and Kerberos throughout."""
+
+LAB = [
+    entry for entry in tomllib.loads((CAPTURES / "lab" / "INDEX.toml").read_text())["capture"]
+    if not entry["file"].startswith("hard-")
+]  # fmt: skip
+PROTECTED = {"tls-implicit", "tls-upgrade", "rpc-privacy", "sasl-seal", "nego-stream", "smb3", "srtp"}
+
+CLEAR_BY_DESIGN = {
+    "e2003-pop3", "e2003-imap4", "e2003-www-http", "e2003-pop3-fe-be", "e2003-imap4-fe-be", "e2003-www-fe-be",
+    "e2003-nntp", "e2003-nntp-feed", "e2003-srs-ldap", "e2003-adc-379", "e2003-adc-389",
+}  # fmt: skip
+"""Services of 2003 that carry passwords or news in clear: conforming to the documents, but to no idea of protection."""
 
 
 def ids(place: tuple[str, int]) -> set[str]:
@@ -95,6 +115,56 @@ def test_nothing_above_info_where_traffic_conforms(name: str) -> None:
     found = result_of(name).finding_table
     above = [row for row in map(found.row, range(len(found))) if row["severity"] != "info"]
     assert above == []
+
+
+def conforming_paths() -> dict[str, str]:
+    """Each path that a conversation without a finding above `info` has among its labels, and how that was protected."""
+    found: dict[str, str] = {}
+    for talk in (talk for capture in BY_VERSION for talk in result_of(capture)):
+        shown = f"{talk.first_frame:5} {talk.protocol!s:18} {talk.authentication!s:18} {talk.encryption}"
+        if talk.protocol != "epm" and {finding["severity"] for finding in talk.findings} <= {"info"}:
+            found.update({path: shown for path in talk.data_paths if path not in found})
+    return found
+
+
+def missing_of(wanted: list[str]) -> set[str]:
+    """Print where each of these paths conforms, and by what; returns those that are nowhere."""
+    found = conforming_paths()
+    print()
+    for path in wanted:
+        print(f"{path:42} {found.get(path, 'MISSING')}")
+    return set(wanted) - found.keys()
+
+
+def test_conforming_table_of_2010() -> None:
+    """`pytest -s -n0 tests/test_audit.py -k conforming_table` prints the tables."""
+    rows = reference("exchange2010_data_paths.csv")
+    assert missing_of([row["id"] for row in rows if row["row_kind"] == "table-row"]) == set()
+
+
+def test_conforming_table_of_2003() -> None:
+    rows = reference("exchange2003_services.csv")
+    assert missing_of([row["id"] for row in rows if row["ports"] and not row["id"].endswith("-epm")]) == CLEAR_BY_DESIGN
+
+
+def test_conforming_table_of_later_versions() -> None:
+    rows = [row["id"] for row in reference("other_versions.csv")]
+    later = {each.partition("-")[2] for each in rows if each.startswith(("v2013", "v2016", "v2019", "vSE"))}
+    shown = sorted(later & conforming_paths().keys())
+    assert missing_of(shown) == set()
+    assert len(shown) >= 30
+
+
+@pytest.mark.parametrize("entry", LAB, ids=[entry["file"] for entry in LAB])
+def test_nothing_above_info_where_real_servers_protected(entry: dict[str, Any]) -> None:
+    """In the laboratory, by its own key."""
+    result = result_of(f"lab/{Path(entry['file']).stem}")
+    said = {(talk.transport, talk.first_frame): talk for talk in result}
+    for truth in entry["conversation"]:
+        kinds = set(truth.get("encryption", [])), set(truth.get("authentication", []))
+        if kinds[0] and kinds[0] <= PROTECTED and kinds[1].isdisjoint({"ntlm", "basic", "none", "anonymous"}):
+            talk = said[truth["transport"], truth["first_frame"]]
+            assert [each for each in talk.findings if each["severity"] != "info"] == []
 
 
 def test_the_frame_is_the_one_that_shows_it() -> None:

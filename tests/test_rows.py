@@ -20,9 +20,6 @@ import classifier
 
 SHOWN = [entry for entry in INDEX if entry.get("roles") == "shown"]
 
-LOCAL = ["mailbox-vss-backup"]
-"""Rows of the tables that never have packets (ambiguity.md section 4: local to one server)."""
-
 CODES = {
     "announcement": "E-EPM", "interface": "E-BIND", "query": "E-EPM", "role": "E-SERVED", "smtp": "E-SMTP",
     "tls": "E-TLS", "http": "E-HTTP", "kerberos": "E-KRB", "ntlm": "E-NTLM", "net": "E-NMF", "nego-stream": "E-NNS",
@@ -109,7 +106,7 @@ RANK = {"weak": 0, "strong": 1, "certain": 2}
 def test_table_of_2010() -> None:
     wanted = [row["id"] for row in reference("exchange2010_data_paths.csv") if row["row_kind"] == "table-row"]
     assert len(wanted) == 53
-    assert print_table(wanted) == LOCAL
+    assert print_table(wanted) == []
 
 
 def test_table_of_2003() -> None:

@@ -384,3 +384,12 @@ def test_the_order_of_signatures_changes_no_set() -> None:
         one, other = decide(BOOK, facts), decide(shuffled, facts)
         assert set(one.data_paths) == set(other.data_paths)
         assert replace(one, data_paths=()) == replace(other, data_paths=())
+
+
+def test_versions_of_somebody_elses_host_say_nothing_of_ours() -> None:
+    """An Edge server of 2010 that mails an organisation with 2016 does so on the paths of 2010."""
+    facts = facts_of_example(BOOK, "edge-transport > internet-mta 25/tcp smtp smtp.command=STARTTLS version=2016")
+    ours = replace(facts, client_versions=frozenset({"2010"}))
+    assert "mail-edge-to-internet" not in decide(BOOK, ours).data_paths
+    assert "mail-edge-to-internet" in decide(BOOK, replace(facts, client_versions=frozenset({"2016"}))).data_paths
+    assert decide(BOOK, ours).exchange_versions == ("2010",)

@@ -24,6 +24,7 @@ CHAPTERS = (
     "hostile",
     "rows_shown",
     "rows_later",
+    "conforming",
 )
 HEADER = """# The captures of this folder: how each was made, what is in it, and what is true of each conversation.
 # Written by `python -m captures.makers`; README.md says what the fields mean. Labels come from the makers.

@@ -220,8 +220,8 @@ def netlogon_ping(scene: Scene, client: Host, server: Host) -> bytes:
     return openings.ldap(7, openings.tlv(0x63, *fields, openings.sequence(openings.octets("Netlogon"))))
 
 
-def directory_of(scene: Scene, key: str) -> None:
-    """The directory rows of one server: DNS, CLDAP, Kerberos, LDAP, global catalog."""
+def directory_of(scene: Scene, key: str, *, clear: tuple[int, ...] = (389,)) -> None:
+    """The directory rows of one server: DNS, CLDAP, Kerberos, LDAP, global catalog; clear: ports that seal nothing."""
     client, dc = hosts(scene, key, "dc1")
     paths, also = DIRECTORY_ROWS[key]
     facts = {"data_paths": paths, "also": also, "roles": roles(client, dc)}
@@ -233,10 +233,10 @@ def directory_of(scene: Scene, key: str) -> None:
     ping.answer(openings.found(7, "", Netlogon="\x17\0\0\0 DC1 example.test"))
     ping.is_("ldap", **general)
     openings.get_ticket(scene, client, dc, f"{client.name}$", f"ldap/{dc.fqdn}").is_("kerberos", **general)
-    for port, sealed in ((389, False), (3268, True)):
-        openings.directory(scene, client, dc, port, sealed=sealed).is_(
+    for port in (389, 3268):
+        openings.directory(scene, client, dc, port, sealed=port not in clear).is_(
             "ldap", certainty=("strong", "certain"), authentication=("kerberos",),
-            encryption=("sasl-seal",) if sealed else ("none",), **facts,
+            encryption=("none",) if port in clear else ("sasl-seal",), **facts,
         )  # fmt: skip
 
 

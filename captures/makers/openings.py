@@ -183,11 +183,11 @@ def ehlo(client: Host, server: Host, words: Sequence[str], *, banner: str = BANN
 
 def upgraded_mail(
     scene: Scene, client: Host, server: Host, words: Sequence[str], verb: str, *, port: int = 25, mutual: bool = False,
-    name: str = "",
+    name: str = "", banner: str = BANNER_2010,
 ) -> Tcp:  # fmt: skip
     """SMTP that turns to TLS with STARTTLS or X-ANONYMOUSTLS; mutual: the client has a certificate too; name: SNI."""
     tcp = scene.tcp(client, server, port)
-    dialogue(tcp, *ehlo(client, server, words), f"C:{verb}", "S:220 2.0.0 SMTP server ready")
+    dialogue(tcp, *ehlo(client, server, words, banner=banner), f"C:{verb}", "S:220 2.0.0 SMTP server ready")
     proof = certificate(scene.noise, server.name, (server.fqdn,))
     own = certificate(scene.noise, client.name, (client.fqdn,)) if mutual else b""
     talk.tls(tcp, name, certificate=proof, client_certificate=own)

@@ -189,7 +189,7 @@ def static_ports(scene: Scene) -> None:
 
 
 @story("row-mailbox-admin-remote-registry", "Remote registry from a workstation: winreg in a named pipe over SMB2")
-def remote_registry(scene: Scene) -> None:
+def remote_registry(scene: Scene, *, kerberos: bool = False) -> None:
     client, server = hosts(scene, "admin1", "mbx1")
     tcp = scene.tcp(client, server, 445)
     handle, found = bytes(4) + scene.noise(16), bytes(4)
@@ -198,7 +198,8 @@ def remote_registry(scene: Scene) -> None:
         (rpc.request(5, handle, call=3), rpc.response(bytes(20) + found, call=3)),
     ]
     offers = [(rpc.WINREG, [rpc.NDR32])]
-    smb.pipe(tcp, "winreg", rpc.bind(offers), rpc.bind_ack([rpc.ACCEPTED], "\\PIPE\\winreg"), exchanges)
+    accepted = rpc.bind_ack([rpc.ACCEPTED], "\\PIPE\\winreg")
+    smb.pipe(tcp, "winreg", rpc.bind(offers), accepted, exchanges, kerberos=kerberos)
     tcp.close()
     tcp.is_(
         "smb",
@@ -207,7 +208,7 @@ def remote_registry(scene: Scene) -> None:
         certainty=("strong", "strong"),
         roles=("admin-workstation", "mailbox"),
         interfaces=((rpc.WINREG.uuid, True),),
-        authentication=("ntlm",),
+        authentication=("kerberos" if kerberos else "ntlm",),
     )
 
 
@@ -265,10 +266,10 @@ def witness_smb(scene: Scene) -> None:
 
 
 @story("row-mailbox-admin-smb", "An administrator copies a file from a Mailbox server's C$")
-def admin_smb(scene: Scene) -> None:
+def admin_smb(scene: Scene, *, kerberos: bool = False) -> None:
     client, server = hosts(scene, "admin1", "mbx1")
     tcp = scene.tcp(client, server, 445)
-    share = smb.Session(tcp)
+    share = smb.Session(tcp, kerberos=kerberos)
     share.connect("C$")
     share.create("Program Files\\Microsoft\\Exchange Server\\V14\\Logging\\x.log")
     share.read(scene.noise(900))
@@ -276,7 +277,25 @@ def admin_smb(scene: Scene) -> None:
     tcp.close()
     tcp.is_(
         "smb", data_paths=("mailbox-admin-smb",), also=("mailbox-vss-backup", "mailbox-admin-remote-registry"),
-        roles=("admin-workstation", "mailbox"), certainty=("weak", "strong"), authentication=("ntlm",),
+        roles=("admin-workstation", "mailbox"), certainty=("weak", "strong"),
+        authentication=("kerberos" if kerberos else "ntlm",),
+    )  # fmt: skip
+
+
+@story("row-mailbox-vss-backup", "A snapshot of one Mailbox server is written to a share of another, over SMB2")
+def backup(scene: Scene) -> None:
+    """The row has no port (D-24): on one server there are no packets, to another one it is 445."""
+    client, server = hosts(scene, "mbx1", "mbx2")
+    tcp = scene.tcp(client, server, 445)
+    share = smb.Session(tcp, kerberos=True)
+    share.connect("Backup$")
+    share.create("MBX1\\2010-11-10.vhd")
+    share.write(scene.noise(1200))
+    share.close()
+    tcp.close()
+    tcp.is_(
+        "smb", data_paths=("mailbox-vss-backup",), also=("mailbox-admin-smb",), roles=("mailbox", "mailbox"),
+        certainty=("weak", "strong"), authentication=("kerberos",), encryption=("none",),
     )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ CHAPTERS: dict[str, tuple[str, Sequence[Play]]] = {
         "static ports, RPC over HTTP, files and the registry of Exchange 2010",
         (*ALL_2010, rows2010.row_named("mailbox-availability"), rows2010.mapi_clients,
          rows2010.static_ports, rows2010.remote_registry, rows2010.witness_smb,
-         rows2010.witness_wmi, rows2010.admin_smb, rows2010.back_ends, rows2010.http_mapper, rows2010.over_http),
+         rows2010.witness_wmi, rows2010.admin_smb, rows2010.backup, rows2010.back_ends, rows2010.http_mapper,
+         rows2010.over_http),
     ),
     "2010-mail": (
         "SMTP, POP3, IMAP4 and the directory of Exchange 2010",

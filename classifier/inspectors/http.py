@@ -31,6 +31,8 @@ _OTHERS: Final = (b"RPC_IN_DATA ", b"RPC_OUT_DATA ", b"RPC_CONNECT ")
 _BODILESS: Final = frozenset((204, 304))
 _FORMS: Final = ("/auth.owa", "/owaauth.dll")
 """Where the forms of Outlook Web App and of its 2003 ancestor are posted to."""
+_FORMS_COOKIE: Final = b"cadata"
+"""Begins the names of the cookies that stand for that form from then on (cadata; cadataTTL, cadataKey and so on)."""
 
 _SCHEMES: Final = {
     "basic": "basic", "digest": "digest", "ntlm": "ntlm", "negotiate": "negotiate", "kerberos": "kerberos",
@@ -93,7 +95,10 @@ def read_head(data: bytes, at: int = 0) -> Head | None:
 
 @dataclass(slots=True)
 class _Talk:
-    """What is known while messages are read. whole: the headers of all requests were there to their end."""
+    """What is known while messages are read.
+
+    whole: the headers of all requests were there to their end. cookies: a request had some, which may prove a user.
+    """
 
     signs: Signs
     tokens: list[gssapi.Token]
@@ -102,6 +107,7 @@ class _Talk:
     scheme: str | None = None
     served: bool = False
     whole: bool = True
+    cookies: bool = False
     sealed: bool = False
 
 
@@ -125,6 +131,8 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
         return _undecided(dialogue.to_server.head, dialogue.to_client.head)
     if any(_is_another(dialogue.stream(side), found) for side, found in zip(Side, requesting, strict=True)):
         return NOT_THIS
+    asking = [dialogue.stream(side) for side, found in zip(Side, requesting, strict=True) if found]
+    talk.whole = talk.whole and all(stream.started and not stream.has_hole for stream in asking)
     holes = dialogue.to_server.has_hole or dialogue.to_client.has_hole
     return Evidence(
         "http",
@@ -223,6 +231,10 @@ def _note_request(talk: _Talk, head: Head, place: Place) -> None:
     talk.signs.add("http.path", path, place)
     if head.method == b"POST" and path.lower().endswith(_FORMS):
         talk.scheme = "forms"
+    for cookie in head.get(b"cookie").split(b";", 32)[:32]:
+        talk.cookies = talk.cookies or bool(cookie.strip())
+        if cookie.strip().startswith(_FORMS_COOKIE):
+            talk.scheme = talk.scheme or "forms"
     credentials = head.get(b"authorization")
     if credentials:
         scheme, blob = scheme_of(credentials)
@@ -303,7 +315,11 @@ def _note_body(talk: _Talk, head: Head, body: bytes, place: Place) -> None:
 
 
 def _authentication(talk: _Talk) -> str | None:
-    """What was used; anonymous if the server served requests whose headers, all of them seen, had none."""
+    """What was used; anonymous if the server served requests that showed nothing, all of them seen from the first on.
+
+    Negotiate and NTLM prove a connection, not a request (MS-N2HT, MS-NTHT); a cookie may stand for an earlier proof.
+    """
     if talk.scheme in ("negotiate", "ntlm", "kerberos"):
         return gssapi.settle(talk.tokens) or talk.scheme
-    return talk.scheme or ("anonymous" if talk.requests and talk.served and talk.whole else None)
+    nothing = talk.whole and not talk.cookies
+    return talk.scheme or ("anonymous" if talk.requests and talk.served and nothing else None)

@@ -8,8 +8,9 @@ import pytest
 from inspectors.playbook import everything, stream, tcp, values
 
 from classifier.inspectors import http
-from classifier.inspectors.base import NOT_THIS, WAIT, Dialogue, Evidence
+from classifier.inspectors.base import NOT_THIS, WAIT, Dialogue, Evidence, Stream
 
+ASKED = b"GET / HTTP/1.1\r\n\r\n"
 NTLM1 = b64encode(b"NTLMSSP\0\1\0\0\0\x07\x82\x08\xa2" + bytes(16))
 
 
@@ -64,10 +65,23 @@ def test_ntlm_is_named_and_offers_are_listed() -> None:
         (b"GET / HTTP/1.1", b"HTTP/1.1 200 OK\r\n\r\n", "anonymous"),
         (b"GET / HTTP/1.1", b"HTTP/1.1 404 No\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nAuthorization: Bearer abc", b"", "bearer"),
+        (b"GET /owa/ HTTP/1.1\r\nCookie: UserContext=1; cadata=x", b"HTTP/1.1 200 OK\r\n\r\n", "forms"),
+        (b"GET /owa/ HTTP/1.1\r\nCookie: UserContext=1", b"HTTP/1.1 200 OK\r\n\r\n", None),
     ],
 )
 def test_authentication(request_line: bytes, answer: bytes, expected: str | None) -> None:
     assert _read(request_line + b"\r\nHost: a\r\n\r\n", answer).authentication == expected
+
+
+@pytest.mark.parametrize(
+    "client",
+    [stream(ASKED, started=False), stream(ASKED, (9, ASKED))],
+    ids=["mid-stream", "hole"],
+)
+def test_a_connection_that_may_have_been_proven_before_is_not_anonymous(client: Stream) -> None:
+    found = http.inspect(Dialogue("tcp", client, stream(b"HTTP/1.1 200 OK\r\n\r\n")))
+    assert isinstance(found, Evidence)
+    assert found.authentication is None
 
 
 def test_sealed_remote_shell() -> None:
