@@ -42,6 +42,7 @@ COMMANDS: Final = {
 
 def main() -> NoReturn:
     """Run the command and leave with its status; no traceback reaches the user."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread a core for algebra nobody needs
     try:
         status = exflow.main(standalone_mode=False)
         sys.stdout.flush()
