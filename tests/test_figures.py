@@ -175,7 +175,7 @@ def test_strings_of_strangers_are_drawn_as_text() -> None:
     own = np.arange(len(samples.HOSTILE), dtype=np.int32)
     formulas = [f"$\\frac{{1}}{{0}}$ {text}" for text in samples.HOSTILE]
     odd = samples.result(len(own), data_path=classifier.fields.Coded(own, formulas))  # type: ignore[attr-defined]
-    for result in (result_of("hostile-strings"), samples.hostile(), odd):
+    for result in (result_of("hostile-strings"), odd):
         for draw in ALL:
             figure = draw(result)
             shown = [text.get_text() for text in texts(figure)]
