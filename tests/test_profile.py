@@ -26,7 +26,6 @@ pytestmark = pytest.mark.skipif(not shutil.which("tshark"), reason="TSHARK MISSI
 
 def profile(folder: Path, *arguments: str) -> Path:
     """Write a profile through the command; returns Wireshark's personal folder that has it."""
-    (folder / "profiles").mkdir()
     target = str(folder / "profiles" / "exflow")
     done = CliRunner().invoke(cli.exflow, ["wireshark", *arguments, "-o", target], standalone_mode=False)
     assert done.return_value == 0, done
@@ -105,6 +104,8 @@ def test_nothing_at_all_is_a_profile_too() -> None:
     assert files(Result.empty())["hosts"] == ""
 
 
-def test_a_folder_that_can_not_be_made_is_wrong_usage() -> None:
-    done = CliRunner().invoke(cli.exflow, ["wireshark", str(TICKET), "-o", "/nowhere/x"], standalone_mode=False)
-    assert "its folder does not exist" in str(done.exception)
+def test_a_folder_that_can_not_be_made_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = str(tmp_path / "file" / "profile")
+    done = CliRunner().invoke(cli.exflow, ["wireshark", str(TICKET), "-o", target], standalone_mode=False)
+    assert str(done.exception) == f"{target}: Not a directory"

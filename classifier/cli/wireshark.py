@@ -25,10 +25,11 @@ def wireshark(captures: tuple[str, ...], out: Path, **settings: Any) -> int:
     """
     from classifier.profile import files
 
-    if not out.parent.is_dir():
-        raise click.UsageError(f"{out}: its folder does not exist")
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # a Wireshark that never ran has no folder of profiles
+    except OSError as error:
+        raise click.UsageError(f"{out}: {error.strerror}") from None
     result = common.read(captures, settings)
-    out.mkdir(exist_ok=True)
     for name, text in files(result).items():
         (out / name).write_text(text, encoding="utf-8")
     click.echo(f"exflow: profile {out.name} is in {out}", err=True)
