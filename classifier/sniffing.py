@@ -231,8 +231,9 @@ class Session:
                 left = batch.count if self.count is None else self.count - self.processed
                 if left < batch.count:
                     batch = PacketBatch(batch.data, batch.columns.rows(0, left), left, batch.first_frame)
-                decoded = pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
-                numbers = self.follower.add(decoded)
+                numbers = self.follower.add(
+                    pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
+                )
                 if self.keeper is not None:
                     self.keeper.take(batch, numbers)
                 self.processed += batch.count

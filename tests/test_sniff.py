@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import classifier
+from tests.bench.soak import scan
+from tests.wire import EXFLOW, ROOT, Wire, run, wired
 
-ROOT = Path(__file__).parents[1]
 TICKET = ROOT / "captures" / "ticket-49734.pcapng"
 MISSING = [tool for tool in ("ip", "tcpreplay", "tmux") if shutil.which(tool) is None]
 if os.name != "posix" or os.geteuid() != 0:
@@ -27,33 +33,18 @@ if os.name != "posix" or os.geteuid() != 0:
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"LIVE CAPTURE NOT TESTED: {', '.join(MISSING)} missing")
 
-EXFLOW = [sys.executable, "-c", "from classifier.cli import main; main()"]
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
 
 @pytest.fixture
-def wire() -> Iterator[tuple[str, str]]:
-    """A namespace with a veth pair: mirrored packets are played into `out` and seen on `tap`."""
-    name = f"exflow{os.getpid()}"
-    try:
-        run("ip", "netns", "add", name)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"LIVE CAPTURE NOT TESTED: no namespaces here: {error.stderr}")
-    inside = ("ip", "netns", "exec", name)
-    try:
-        run(*inside, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-        run(*inside, "ip", "link", "add", "out", "type", "veth", "peer", "name", "tap")
-        for end in ("out", "tap"):
-            run(*inside, "ip", "link", "set", end, "mtu", "9000", "up")
-        yield name, "tap"
-    finally:
-        run("ip", "netns", "del", name)
+def wire() -> Iterator[Wire]:
+    """Mirrored packets are played at the far end and listened to at the near one."""
+    with ExitStack() as made:
+        try:
+            yield made.enter_context(wired(f"exflow{os.getpid()}"))
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"LIVE CAPTURE NOT TESTED: no namespaces here: {error.stderr}")
 
 
-def until(condition: Callable[[], object], seconds: float = 90) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait until something is so (the first run on a machine compiles)."""
     end = time.monotonic() + seconds
     while not condition():
@@ -61,30 +52,32 @@ def until(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.2)
 
 
-def listening(name: str) -> bool:
-    """Whether a packet socket is bound to all protocols (packet(7))."""
-    sockets = run("ip", "netns", "exec", name, "cat", "/proc/net/packet").splitlines()[1:]
-    return any(line.split()[3] == "0003" for line in sockets)
+def changed(statement: str) -> list[str]:
+    """The command, with something about it changed."""
+    return [*EXFLOW[:2], f"{statement}\n{EXFLOW[2]}"]
 
 
-def sniff(name: str, *arguments: str) -> subprocess.Popen[str]:
-    command = ["ip", "netns", "exec", name, *EXFLOW, "sniff", "tap", *arguments]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    until(lambda: listening(name))
+def sniff(wire: Wire, *arguments: str, listeners: int = 1, exflow: Sequence[str] = EXFLOW) -> subprocess.Popen[str]:
+    """exflow on the near end, as soon as it listens."""
+    command = wire.inside(*exflow, "sniff", "tap", *arguments)
+    started = wire.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: wire.listeners() == listeners)
     return started
 
 
-def play(name: str, capture: Path = TICKET) -> None:
-    run("ip", "netns", "exec", name, "tcpreplay", "-q", "--topspeed", "-i", "out", str(capture))
-
-
-def test_what_is_played_is_labelled_and_counted(wire: tuple[str, str], tmp_path: Path) -> None:
-    out = tmp_path / "live.jsonl"
-    capture = sniff(wire[0], "-o", str(out))
-    play(wire[0])
+def ended(capture: subprocess.Popen[str], by: signal.Signals = signal.SIGTERM) -> str:
+    """End a capture when what was played has arrived; returns what it said."""
     time.sleep(1)
-    capture.send_signal(signal.SIGTERM)
-    _, said = capture.communicate(timeout=120)
+    capture.send_signal(by)
+    _, said = capture.communicate(timeout=300)
+    return said
+
+
+def test_what_is_played_is_labelled_and_counted(wire: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "live.jsonl"
+    capture = sniff(wire, "-o", str(out))
+    wire.play(TICKET)
+    said = ended(capture)
     assert capture.returncode == 0, said
     records = {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
     expected = {entry.community_id: entry.data_paths for entry in classifier.classify(TICKET)}
@@ -94,27 +87,23 @@ def test_what_is_played_is_labelled_and_counted(wire: tuple[str, str], tmp_path:
     assert "0 packets dropped by kernel" in said
 
 
-def test_the_kernel_filters_and_a_bad_filter_is_refused(wire: tuple[str, str], tmp_path: Path) -> None:
+def test_the_kernel_filters_and_a_bad_filter_is_refused(wire: Wire, tmp_path: Path) -> None:
     out = tmp_path / "live.jsonl"
-    capture = sniff(wire[0], "-o", str(out), "--filter", "tcp port 135")
-    play(wire[0])
-    time.sleep(1)
-    capture.send_signal(signal.SIGINT)
-    capture.communicate(timeout=120)
+    capture = sniff(wire, "-o", str(out), "--filter", "tcp port 135")
+    wire.play(TICKET)
+    ended(capture, signal.SIGINT)
     assert {row["server_port"] for row in map(json.loads, out.read_text().splitlines())} == {135}
-    command = ["ip", "netns", "exec", wire[0], *EXFLOW, "sniff", "tap", "--filter", "port port"]
+    command = wire.inside(*EXFLOW, "sniff", "tap", "--filter", "port port")
     refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert refused.returncode == 2
     assert "--filter 'port port'" in refused.stderr
 
 
-def test_only_packets_without_a_label_are_kept(wire: tuple[str, str], tmp_path: Path) -> None:
+def test_only_packets_without_a_label_are_kept(wire: Wire, tmp_path: Path) -> None:
     out, kept = tmp_path / "live.jsonl", tmp_path / "kept"
-    capture = sniff(wire[0], "-o", str(out), "--packets", str(kept))
-    play(wire[0])
-    time.sleep(1)
-    capture.send_signal(signal.SIGTERM)
-    _, said = capture.communicate(timeout=120)
+    capture = sniff(wire, "-o", str(out), "--packets", str(kept))
+    wire.play(TICKET)
+    said = ended(capture)
     assert capture.returncode == 0, said
     unlabelled = {entry.community_id: entry for entry in classifier.classify(TICKET) if entry.certainty is None}
     found = {entry.community_id: entry for entry in classifier.classify(kept)}
@@ -125,10 +114,10 @@ def test_only_packets_without_a_label_are_kept(wire: tuple[str, str], tmp_path: 
         assert entry.packets_to_client == unlabelled[key].packets_to_client
 
 
-def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: tuple[str, str], tmp_path: Path) -> None:
+def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: Wire, tmp_path: Path) -> None:
     inventory, learnt = tmp_path / "hosts.toml", tmp_path / "map.jsonl"
     inventory.write_text("")
-    capture = sniff(wire[0], "-o", str(tmp_path / "live.jsonl"), "--inventory", str(inventory),
+    capture = sniff(wire, "-o", str(tmp_path / "live.jsonl"), "--inventory", str(inventory),
                     "--endpoint-map", str(learnt))  # fmt: skip
     time.sleep(1.5)
     inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbox"]\n')
@@ -137,10 +126,8 @@ def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: tuple
     inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbax"]\n')
     capture.send_signal(signal.SIGHUP)
     time.sleep(1.5)
-    play(wire[0])
-    time.sleep(1)
-    capture.send_signal(signal.SIGTERM)
-    _, said = capture.communicate(timeout=120)
+    wire.play(TICKET)
+    said = ended(capture)
     assert "signatures and inventory were read again" in said
     assert "refused, the old ones stay in use" in said
     rows = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
@@ -148,7 +135,7 @@ def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: tuple
     assert any(json.loads(line)["port"] == 49734 for line in learnt.read_text().splitlines())
 
 
-def test_in_python_the_loop_can_be_left_and_errors_arrive_in_it(wire: tuple[str, str]) -> None:
+def test_in_python_the_loop_can_be_left_and_errors_arrive_in_it(wire: Wire) -> None:
     code = """
 import classifier, threading
 try:
@@ -160,48 +147,52 @@ for conversation in classifier.sniff("tap", duration=60):
     break
 print("left", [each.name for each in threading.enumerate() if each.name.startswith("exflow")])
 """
-    command = ["ip", "netns", "exec", wire[0], sys.executable, "-c", code]
-    looping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    until(lambda: listening(wire[0]))
-    play(wire[0])
-    said, _ = looping.communicate(timeout=120)
+    command = wire.inside(sys.executable, "-c", code)
+    looping = wire.start(command, stdout=subprocess.PIPE)
+    until(wire.listeners)
+    wire.play(TICKET)
+    said, _ = looping.communicate(timeout=300)
     first, second, left = said.splitlines()
-    assert first == "no interface 'nosuch'; there are lo, out, tap"
+    assert first == "no interface 'nosuch'; there are lo, tap"
     assert second.split()[0] in ("new", "end")
     assert left == "left []"
 
 
-def test_an_interface_that_is_down_and_one_that_is_gone(wire: tuple[str, str], tmp_path: Path) -> None:
-    inside = ("ip", "netns", "exec", wire[0])
-    capture = sniff(wire[0], "-o", str(tmp_path / "live.jsonl"))
+@pytest.mark.parametrize("options", [(), ("--fanout", "7")])
+def test_an_interface_that_goes_down_and_away_and_comes_back(wire: Wire, tmp_path: Path, options: tuple[str]) -> None:
+    capture = sniff(wire, "-o", str(tmp_path / "live.jsonl"), *options)
     time.sleep(1)
-    run(*inside, "ip", "link", "set", "tap", "down")
+    wire.link("set", "tap", "down")
     time.sleep(1)
-    run(*inside, "ip", "link", "set", "tap", "up")
+    wire.link("set", "tap", "up")
     time.sleep(1)
-    play(wire[0])
-    run(*inside, "ip", "link", "del", "tap")
+    wire.play(TICKET)
     time.sleep(1)
-    capture.send_signal(signal.SIGTERM)
-    _, said = capture.communicate(timeout=120)
-    for line in ("tap is down; waiting for it", "tap is up again", "tap was removed; waiting for it"):
-        assert line in said
-    assert "457 packets received" in said
+    wire.link("del", "tap")
+    time.sleep(1)
+    wire.join()
+    time.sleep(1)
+    wire.play(TICKET)
+    said = ended(capture)
+    lines = [line.removeprefix("exflow: ") for line in said.splitlines() if " tap " in line or " waiting " in line]
+    assert [line for line in lines if line.startswith("tap ")] == [
+        "tap is down; waiting for it", "tap is up again",
+        "tap is down; waiting for it", "tap was removed; waiting for it", "tap is up again",
+    ]  # fmt: skip
+    assert "914 packets received" in said
 
 
-def test_the_screen_shows_what_is_there(wire: tuple[str, str]) -> None:
+def test_the_screen_shows_what_is_there(wire: Wire) -> None:
     server = ("tmux", "-L", f"exflow{os.getpid()}")
 
     def screen() -> str:
         return run(*server, "capture-pane", "-p")
 
-    command = (
-        f"cd {ROOT} && env -u COLUMNS -u LINES ip netns exec {wire[0]} {EXFLOW[0]} -c '{EXFLOW[2]}' sniff tap; sleep 60"
-    )
-    run(*server, "new-session", "-d", "-x", "150", "-y", "40", command)
+    command = shlex.join(["env", "-u", "COLUMNS", "-u", "LINES", *wire.inside(*EXFLOW, "sniff", "tap")])
+    run(*server, "new-session", "-d", "-x", "150", "-y", "40", "-c", str(ROOT), f"{command}; sleep 60")
     try:
-        until(lambda: listening(wire[0]))
-        play(wire[0])
+        until(wire.listeners)
+        wire.play(TICKET)
         until(lambda: "10.10.1.21:49734/tcp" in screen())
         assert "cas-to-mailbox" in screen()
         assert "q quit" in screen()
@@ -213,3 +204,141 @@ def test_the_screen_shows_what_is_there(wire: tuple[str, str]) -> None:
         until(lambda: "457 packets received" in screen())
     finally:
         run(*server, "kill-server")
+
+
+# ---- how packets arrive ----------------------------------------------------------------------------
+
+
+def records_of(out: Path) -> dict[int, dict[str, Any]]:
+    """The last record of each conversation."""
+    return {row["id"]: row for row in map(json.loads, out.read_text().splitlines())}
+
+
+@pytest.mark.parametrize("name", ["format-vlan.pcap", "format-qinq.pcap"])
+def test_a_tag_that_was_taken_off_is_put_back(wire: Wire, tmp_path: Path, name: str) -> None:
+    """The kernel takes the outer tag off every packet, as cards do, and the ring's header has it (packet(7))."""
+    out, capture = tmp_path / "live.jsonl", ROOT / "captures" / name
+    listener = sniff(wire, "-o", str(out))
+    wire.play(capture)
+    ended(listener)
+    columns = ("community_id", "vlan", "data_paths", "packets_to_server", "bytes_to_server", "bytes_to_client")
+    expected = [[entry.to_dict()[column] for column in columns] for entry in classifier.classify(capture)]
+    assert all(vlans for _, vlans, *_ in expected)
+    assert sorted([row[column] for column in columns] for row in records_of(out).values()) == sorted(expected)
+
+
+def test_where_there_are_no_packet_sockets_libpcap_listens(wire: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "live.jsonl"
+    exflow = changed("import socket; del socket.AF_PACKET")
+    listener = sniff(wire, "--snaplen", "400", "-o", str(out), exflow=exflow)
+    time.sleep(0.5)
+    wire.play(TICKET, "--pps", "2000")
+    time.sleep(1)
+    wire.link("del", "tap")
+    time.sleep(1)
+    wire.join()
+    time.sleep(2)
+    wire.play(TICKET, "--pps", "2000")
+    said = ended(listener)
+    assert listener.returncode == 0, said
+    assert "tap is down or gone; waiting for it\n" in said
+    assert "tap is up again\n" in said
+    assert "914 packets received" in said
+    assert "0 packets dropped by kernel" in said
+    whole = {entry.community_id: entry for entry in classifier.classify(TICKET)}
+    rows = list(records_of(out).values())
+    assert {row["community_id"] for row in rows} == whole.keys()
+    assert sum(row["bytes_to_client"] for row in rows) == 2 * sum(each.bytes_to_client for each in whole.values())
+
+
+def test_several_processes_share_the_packets_by_conversation(wire: Wire, tmp_path: Path) -> None:
+    outs = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    captures = [sniff(wire, "-o", str(out), "--fanout", "7", listeners=n) for n, out in enumerate(outs, 1)]
+    wire.play(TICKET)
+    received = [int(re.search(r"(\d+) packets received", ended(each))[1]) for each in captures]  # type: ignore[index]
+    assert sum(received) == 457
+    assert min(received) > 0
+    whole = {entry.community_id: entry for entry in classifier.classify(TICKET)}
+    found = [row for out in outs for row in records_of(out).values()]
+    assert sorted(row["community_id"] for row in found) == sorted(whole)
+    for row in found:
+        assert row["bytes_to_client"] == whole[row["community_id"]].bytes_to_client
+        assert row["bytes_to_server"] == whole[row["community_id"]].bytes_to_server
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_sigterm_under_load_writes_every_conversation_seen(wire: Wire, tmp_path: Path) -> None:
+    out, load = tmp_path / "live.jsonl", tmp_path / "scan.pcap"
+    scan(load, 0, 100_000)
+    capture = sniff(wire, "-o", str(out))
+    wire.play(TICKET)
+    player = wire.start(wire.player(load, "--pps", "10000"), stdout=subprocess.PIPE)
+    time.sleep(1)
+    said = ended(capture)
+    assert player.poll() is None, "the load had ended"
+    [number] = re.findall(r"(\d+) conversations\n", said)
+    rows = records_of(out)
+    assert int(number) > 1000
+    assert sorted(rows) == list(range(1, int(number) + 1))
+    assert {row["event"] for row in rows.values()} == {"end"}
+
+
+def test_what_the_kernel_dropped_is_counted_and_marks_conversations(wire: Wire, tmp_path: Path) -> None:
+    """While exflow is stopped its small ring overflows; what it holds, and what comes later, is received."""
+    out, load = tmp_path / "live.jsonl", tmp_path / "scan.pcap"
+    scan(load, 0, 40_000)
+    capture = sniff(wire, "-o", str(out), "--ring", "2")
+    total = wire.play(TICKET)
+    time.sleep(2)
+    capture.send_signal(signal.SIGSTOP)
+    total += wire.play(load)
+    capture.send_signal(signal.SIGCONT)
+    time.sleep(2)
+    total += wire.play(TICKET, "--pps", "1000")
+    said = ended(capture)
+    received, dropped = (int(number) for number in re.findall(r"(\d+) packets (?:received|dropped by kernel)", said))
+    assert received + dropped == total
+    assert dropped > 10_000
+    marked = {row["capture_loss"] for row in records_of(out).values() if row["server_port"] == 49734}
+    assert marked == {dropped}
+
+
+def test_a_full_disk_is_told_counted_and_survived(wire: Wire, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small))
+    try:
+        capture = sniff(wire, "-o", str(small / "live.jsonl"))
+        for _ in range(4):
+            wire.play(TICKET)
+            time.sleep(1)
+        (small / "live.jsonl").unlink()
+        said = ended(capture)
+    finally:
+        run("umount", "-l", str(small))
+    assert "live.jsonl: No space left on device; records are lost until that ends, and counted" in said
+    assert "1828 packets received" in said
+    assert re.search(r"[1-9]\d* records not written", said)
+    assert capture.returncode == 1
+
+
+def test_what_a_killed_run_had_rotated_is_whole(wire: Wire, tmp_path: Path) -> None:
+    lines, folder, load = tmp_path / "live.jsonl", tmp_path / "hours", tmp_path / "scan.pcap"
+    scan(load, 0, 100_000)
+    often = changed("from classifier import sinks; sinks.PARQUET_SECONDS = 1")
+    captures = [
+        sniff(wire, "-o", str(lines), "--rotate", "1", listeners=1),
+        sniff(wire, "-o", f"{folder}/", "--format", "parquet", listeners=2, exflow=often),
+    ]
+    wire.play(TICKET)
+    wire.start(wire.player(load, "--pps", "2000"), stdout=subprocess.DEVNULL)
+    until(lambda: len(list(tmp_path.glob("live-*.jsonl"))) > 1 and len(list(folder.rglob("*.parquet"))) > 1)
+    for each in captures:
+        each.kill()
+        each.communicate()
+    for path in tmp_path.glob("live-*.jsonl"):
+        assert all(json.loads(line)["id"] for line in path.read_text().splitlines())
+    for path in folder.rglob("*.parquet"):
+        assert pq.ParquetFile(path).read().num_rows > 0

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 EXFLOW = [sys.executable, "-c", "from classifier.cli import main; main()"]
@@ -28,6 +29,18 @@ class Wire:
 
     far: str
     near: str
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, command: list[str], **streams: Any) -> subprocess.Popen[str]:
+        """Start a command that ends with the wire at the latest."""
+        self.started.append(subprocess.Popen(command, text=True, cwd=ROOT, **streams))
+        return self.started[-1]
+
+    def join(self) -> None:
+        """Make the interfaces; frames may have 9000 bytes."""
+        run("ip", "-n", self.far, "link", "add", "out", "type", "veth", "peer", "name", "tap", "netns", self.near)
+        run("ip", "-n", self.far, "link", "set", "out", "mtu", "9000", "up")
+        run("ip", "-n", self.near, "link", "set", "tap", "mtu", "9000", "up")
 
     def inside(self, *command: str) -> list[str]:
         """A command for the listening side."""
@@ -66,10 +79,11 @@ def wired(name: str) -> Iterator[Wire]:
         for space in (wire.far, wire.near):
             run("ip", "netns", "add", space)
             run("ip", "netns", "exec", space, "sysctl", "-qw", *quiet)
-        run("ip", "-n", wire.far, "link", "add", "out", "type", "veth", "peer", "name", "tap", "netns", wire.near)
-        run("ip", "-n", wire.far, "link", "set", "out", "mtu", "9000", "up")
-        run("ip", "-n", wire.near, "link", "set", "tap", "mtu", "9000", "up")
+        wire.join()
         yield wire
     finally:
+        for each in wire.started:
+            with each:
+                each.kill()
         for space in (wire.far, wire.near):
             subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)

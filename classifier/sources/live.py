@@ -44,6 +44,9 @@ RETIRE_MS: Final = 50
 WAIT_MS: Final = 100
 """How long a silent interface is waited for at a time."""
 
+DRAIN_MS: Final = 2000
+"""How long libpcap's buffer is read at the end, while more comes in."""
+
 LINK_TYPES: Final = {1: 1, 772: 1, 65534: 101, 768: 101, 776: 101, 778: 101, 823: 101}
 """ARPHRD_ types of if_arp.h as LINKTYPE_ values: Ethernet, loopback; tunnels and devices without a link layer."""
 
@@ -164,7 +167,9 @@ class LiveSource:
 class Ring(LiveSource):
     """A TPACKET_V3 ring. Raises UsageError where the interface can't be listened to."""
 
-    __slots__ = ("_blocks", "_columns", "_data", "_gone", "_map", "_next", "_socket", "_status", "_up")
+    __slots__ = (
+        "_blocks", "_columns", "_data", "_gone", "_index", "_next", "_poll", "_socket", "_status", "_up",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,41 +177,49 @@ class Ring(LiveSource):
         self._dropped_before = _interface_drops(self.tap.interface)
         self._blocks = max(self.tap.ring // LIVE_BLOCK, 2)
         self._columns = PacketColumns.empty(BATCH_ROWS)
-        self._next, self._up, self._gone = 0, True, False
-        try:
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        except PermissionError as error:
-            raise UsageError("listening needs the right CAP_NET_RAW: run as root, or give it with setcap") from error
+        self._up, self._gone = True, False
         try:
             self._open()
+        except PermissionError as error:
+            raise UsageError("listening needs the right CAP_NET_RAW: run as root, or give it with setcap") from error
         except OSError as error:
-            self._socket.close()
             raise UsageError(f"can't listen to {self.tap.interface}: {error.strerror}") from error
 
     def _open(self) -> None:
-        """Filter first and bound last, so that no packet passes unfiltered."""
-        _attach_filter(self._socket, self.tap)
-        self._socket.setsockopt(SOL_PACKET, VERSION, TPACKET_V3)
-        self._socket.setsockopt(SOL_PACKET, RESERVE, VLAN_SIZE)
-        request = (LIVE_BLOCK, self._blocks, LIVE_BLOCK, self._blocks, RETIRE_MS, 0, 0)
-        self._socket.setsockopt(SOL_PACKET, RX_RING, struct.pack("7I", *request))
-        self._map = mmap.mmap(self._socket.fileno(), LIVE_BLOCK * self._blocks)
-        self._data = np.frombuffer(self._map, np.uint8)
-        self._status = self._data.view(np.uint32)[2 :: LIVE_BLOCK // 4]
-        self._bind()
-        if self.tap.fanout:
-            self._socket.setsockopt(SOL_PACKET, FANOUT, self.tap.fanout | FANOUT_HASH_DEFRAGMENTED << 16)
+        listening = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            self._map_ring(listening)
+            self._bind(listening)
+        except OSError:
+            listening.close()
+            raise
+        self._socket, self._next = listening, 0
+        self._poll = select.poll()
+        self._poll.register(listening, select.POLLIN | select.POLLERR)
 
-    def _bind(self) -> None:
-        self._socket.bind((self.tap.interface, ETH_P_ALL))
+    def _map_ring(self, listening: socket.socket) -> None:
+        """Filter first and bound last, so that no packet passes unfiltered."""
+        _attach_filter(listening, self.tap)
+        listening.setsockopt(SOL_PACKET, VERSION, TPACKET_V3)
+        listening.setsockopt(SOL_PACKET, RESERVE, VLAN_SIZE)
+        request = (LIVE_BLOCK, self._blocks, LIVE_BLOCK, self._blocks, RETIRE_MS, 0, 0)
+        listening.setsockopt(SOL_PACKET, RX_RING, struct.pack("7I", *request))
+        ring = mmap.mmap(listening.fileno(), LIVE_BLOCK * self._blocks)
+        self._data: NDArray[np.uint8] = np.frombuffer(ring, np.uint8)
+        self._status = self._data.view(np.uint32)[2 :: LIVE_BLOCK // 4]
+
+    def _bind(self, listening: socket.socket) -> None:
+        self._index = socket.if_nametoindex(self.tap.interface)
+        listening.bind((self.tap.interface, ETH_P_ALL))
         if self.tap.promiscuous:
-            index = socket.if_nametoindex(self.tap.interface)
-            self._socket.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8s", index, PROMISCUOUS, 0, b""))
+            membership = struct.pack("iHH8s", self._index, PROMISCUOUS, 0, b"")
+            listening.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, membership)
+        if self.tap.fanout:
+            group = struct.pack("I", self.tap.fanout | FANOUT_HASH_DEFRAGMENTED << 16)
+            listening.setsockopt(SOL_PACKET, FANOUT, group)
 
     def batches(self) -> Iterator[PacketBatch | None]:
         """See LiveSource."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLERR)
         ending = False
         while True:
             if self.stopped and not ending:
@@ -227,40 +240,50 @@ class Ring(LiveSource):
                 continue
             if ending:
                 return
-            if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(WAIT_MS)):
+            if self._gone:
+                clock.sleep(WAIT_MS / 1000)
+                self._try_again()
+            elif any(events & (select.POLLERR | select.POLLHUP) for _, events in self._poll.poll(WAIT_MS)):
                 self._trouble()
-            if not self._up:
+            elif not self._up:
                 self._try_again()
             yield None
 
     def _trouble(self) -> None:
-        """The interface went down, or away (netdevice(7))."""
+        """The interface went down, or away (netdevice(7)); what came before is handed over once more."""
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number and self._up:
             self._up = False
             self.say(f"{self.tap.interface} is down; waiting for it")
+            clock.sleep(2 * RETIRE_MS / 1000)
 
     def _try_again(self) -> None:
-        clock.sleep(WAIT_MS / 1000)
-        gone = not Path(f"/sys/class/net/{self.tap.interface}").exists()
-        if gone and not self._gone:
+        """See whether the interface is back: the same, which the kernel listens to again by itself, or another one."""
+        if not self._gone and not _is_number(self.tap.interface, self._index):
             self.say(f"{self.tap.interface} was removed; waiting for it")
-        self._gone = gone
+            self.count_losses()
+            self._socket.close()
+            self._data, self._status = np.zeros(0, np.uint8), np.zeros(self._blocks, np.uint32)  # unmaps the ring
+            self._gone = True
+        if not _is_up(self.tap.interface):
+            return
         try:
-            if _is_up(self.tap.interface):
-                self._bind()
-                self._up = True
-                self._dropped_before = _interface_drops(self.tap.interface)
-                self.say(f"{self.tap.interface} is up again")
+            if self._gone:
+                self._open()
         except OSError as error:
-            if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.ENXIO):
-                raise
+            if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.ENXIO, errno.EINVAL):
+                raise  # EINVAL: others of the fanout group still hold the interface that was removed
+            return
+        self._up, self._gone = True, False
+        self._dropped_before = _interface_drops(self.tap.interface)
+        self.say(f"{self.tap.interface} is up again")
 
     def count_losses(self) -> Losses:
         """See LiveSource. The kernel's counter starts anew with each question."""
-        _, dropped, _ = struct.unpack("3I", self._socket.getsockopt(SOL_PACKET, STATISTICS, 12))
-        self.losses.kernel += dropped
-        self._count_interface_drops()
+        if not self._gone:
+            _, dropped, _ = struct.unpack("3I", self._socket.getsockopt(SOL_PACKET, STATISTICS, 12))
+            self.losses.kernel += dropped
+            self._count_interface_drops()
         return self.losses
 
     def close(self) -> None:
@@ -270,42 +293,94 @@ class Ring(LiveSource):
 
 
 class LibpcapTap(LiveSource):
-    """scapy's libpcap socket, a packet at a time, for systems without AF_PACKET."""
+    """scapy's libpcap socket, a packet at a time, for systems without AF_PACKET. Microseconds, as libpcap has them."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_library", "_socket", "_up")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
-            from scapy.arch.libpcap import L2pcapListenSocket
-
-            self._socket: Any = L2pcapListenSocket(
-                iface=self.tap.interface, promisc=self.tap.promiscuous, filter=self.tap.filter or None
-            )
+            self._open()
         except Exception as error:  # scapy raises whatever it likes
             raise UsageError(f"can't listen to {self.tap.interface}: {error}") from error
         self.interfaces.add(int(self._socket.pcap_fd.datalink()), 6)
 
+    def _open(self) -> None:
+        from scapy.config import conf
+
+        conf.use_pcap = True
+        import scapy.layers.l2  # noqa: F401  (else it warns that it does not know Ethernet)
+        from scapy.arch.libpcap import L2pcapListenSocket
+        from scapy.libs import winpcapy
+
+        self._library: Any = winpcapy
+        self._socket: Any = L2pcapListenSocket(
+            iface=self.tap.interface, promisc=self.tap.promiscuous, filter=self.tap.filter or None
+        )
+        errors = ctypes.create_string_buffer(winpcapy.PCAP_ERRBUF_SIZE)
+        winpcapy.pcap_setnonblock(self._socket.pcap_fd.pcap, 1, errors)  # on Linux it would wait for ever
+        self._up, self._dropped_before = True, 0
+
     def batches(self) -> Iterator[PacketBatch | None]:
         """See LiveSource."""
-        while not self.stopped:
-            packets: list[tuple[float, bytes]] = []
+        last = float("inf")  # what waits at the end is read too, for a while
+        while clock.monotonic() < last:
+            if self.stopped and last == float("inf"):
+                last = clock.monotonic() + DRAIN_MS / 1000
+            packets: list[tuple[int, int, bytes]] = []
             until = clock.monotonic() + WAIT_MS / 1000
-            while len(packets) < BATCH_ROWS and clock.monotonic() < until:
-                _, data, stamp = self._socket.recv_raw(MAX_SNAPLEN)
-                if data is None:
+            while self._up and len(packets) < BATCH_ROWS and clock.monotonic() < until:
+                packet = self._next()
+                if packet is None:
                     break
-                packets.append((stamp, data[: self.tap.snaplen]))
+                packets.append(packet)
             yield self._of(packets) if packets else None
             if not packets:
+                if self.stopped:
+                    return
                 clock.sleep(WAIT_MS / 1000)
+                if not self._up:
+                    self._try_again()
 
-    def _of(self, packets: list[tuple[float, bytes]]) -> PacketBatch:
-        sizes = np.array([len(data) for _, data in packets], np.int32)
+    def _next(self) -> tuple[int, int, bytes] | None:
+        """Time in nanoseconds, length on the wire and bytes of the next packet (pcap_next_ex(3PCAP))."""
+        opened = self._socket.pcap_fd
+        code = self._library.pcap_next_ex(opened.pcap, ctypes.byref(opened.header), ctypes.byref(opened.pkt_data))
+        if code < 0:
+            self._up = False
+            self.say(f"{self.tap.interface} is down or gone; waiting for it")
+        if code != 1:
+            return None
+        head = opened.header.contents
+        time = int(head.ts.tv_sec) * 1_000_000_000 + int(head.ts.tv_usec) * 1000
+        return time, int(head.len), ctypes.string_at(opened.pkt_data, min(int(head.caplen), self.tap.snaplen))
+
+    def _try_again(self) -> None:
+        """Open the interface anew; what was lost before stays counted."""
+        self.count_losses()
+        opened = self._socket
+        try:
+            self._open()
+        except Exception:  # scapy raises whatever it likes; it is tried again
+            return
+        opened.close()
+        self.say(f"{self.tap.interface} is up again")
+
+    def _of(self, packets: list[tuple[int, int, bytes]]) -> PacketBatch:
+        sizes = np.array([len(data) for _, _, data in packets], np.int32)
         ends = np.cumsum(sizes, dtype=np.int64)
-        times = np.array([round(stamp * 10**6) * 1000 for stamp, _ in packets], np.int64)
-        columns = PacketColumns(ends - sizes, sizes, sizes, times, np.zeros(len(sizes), np.int32))
-        return self._batch(np.frombuffer(b"".join(data for _, data in packets), np.uint8), columns, len(packets))
+        times = np.array([time for time, _, _ in packets], np.int64)
+        wire = np.array([length for _, length, _ in packets], np.int32)
+        columns = PacketColumns(ends - sizes, sizes, wire, times, np.zeros(len(sizes), np.int32))
+        return self._batch(np.frombuffer(b"".join(data for _, _, data in packets), np.uint8), columns, len(packets))
+
+    def count_losses(self) -> Losses:
+        """See LiveSource. libpcap counts from the opening (pcap_stats(3PCAP))."""
+        told = self._library.pcap_stat()
+        if self._library.pcap_stats(self._socket.pcap_fd.pcap, ctypes.byref(told)) == 0:
+            self.losses.kernel += max(int(told.ps_drop) + int(told.ps_ifdrop) - self._dropped_before, 0)
+            self._dropped_before = int(told.ps_drop) + int(told.ps_ifdrop)
+        return self.losses
 
     def close(self) -> None:
         """See LiveSource."""
@@ -329,6 +404,14 @@ def _link_type(interface: str) -> int:
     if kind not in LINK_TYPES:
         raise UsageError(f"{interface}: exflow can't read what such an interface carries (ARPHRD type {kind})")
     return LINK_TYPES[kind]
+
+
+def _is_number(interface: str, index: int) -> bool:
+    """Whether the interface of that name is the one with that number."""
+    try:
+        return socket.if_nametoindex(interface) == index
+    except OSError:
+        return False
 
 
 def _is_up(interface: str) -> bool:
