@@ -8,11 +8,14 @@ import ipaddress
 import struct
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.community_id import community_ids, sha1_block
 from classifier.conversations import CONVERSATION
+
+pytestmark = pytest.mark.kernels
 
 Flow = tuple[str, str, int, int, int]
 

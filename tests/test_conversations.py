@@ -30,6 +30,8 @@ from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 from classifier.streams import read_stream
 
+pytestmark = pytest.mark.kernels
+
 SHIPPED = Path(__file__).parents[1] / "captures"
 CLIENT, SERVER, PORT = "192.0.2.1", "198.51.100.1", 49_152
 

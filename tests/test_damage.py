@@ -14,6 +14,8 @@ from classifier.cli import exflow
 from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
+pytestmark = pytest.mark.kernels
+
 SHIPPED = Path(__file__).parents[1] / "captures"
 PCAP = SHIPPED / "row-cas-to-mailbox.pcap"
 PCAPNG = SHIPPED / "ticket-49734.pcapng"

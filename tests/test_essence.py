@@ -18,6 +18,8 @@ from classifier.orientation import Orientation, first_look
 from classifier.pipeline import assemble, named_ports
 from classifier.sources import CaptureSet
 
+pytestmark = pytest.mark.kernels
+
 SHIPPED = Path(__file__).parents[1] / "captures"
 
 

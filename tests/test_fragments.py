@@ -19,6 +19,8 @@ from classifier.pipeline import Assembly, assemble
 from classifier.sources import CaptureSet
 from classifier.streams import read_stream
 
+pytestmark = pytest.mark.kernels
+
 SECOND = 10**9
 HEADER = b"\x13\x88\x00\x35"  # ports 5000 and 53
 

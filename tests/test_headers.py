@@ -25,6 +25,8 @@ from classifier.addresses import text
 from classifier.headers import FRAGMENT, Encapsulations, HeaderColumns, decode, decode_datagram
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
 
+pytestmark = pytest.mark.kernels
+
 PAYLOAD = b"innermost payload"
 MAC = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 

@@ -20,6 +20,8 @@ from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 from classifier.streams import locate, read_stream
 
+pytestmark = pytest.mark.kernels
+
 SECOND = 10**9
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 

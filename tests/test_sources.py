@@ -31,6 +31,8 @@ from classifier.limits import MAX_DAMAGES, MAX_PACKET, MAX_PACKET_BLOCK, READ_BL
 from classifier.pipeline import Settings, run
 from classifier.sources import CaptureSet
 
+pytestmark = pytest.mark.kernels
+
 SECOND = 10**9
 SHIPPED = Path(__file__).parents[1] / "captures"
 

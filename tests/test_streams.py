@@ -17,6 +17,8 @@ from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 from classifier.streams import locate, read_stream
 
+pytestmark = pytest.mark.kernels
+
 CLIENT, SERVER = "192.0.2.1", "198.51.100.1"
 
 

@@ -136,6 +136,7 @@ def where(row: Row) -> str:
 # ---- all files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernels
 def test_every_real_capture_is_read(answers: Answers) -> None:
     """No capture, whatever is in it, ends in an exception; nothing is read that is not in the catalogue."""
     on_disk = {str(path.relative_to(CAPTURES)) for path in (CAPTURES / "real").rglob("*") if path.is_file()}

@@ -11,6 +11,8 @@ from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.limits import MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
 
+pytestmark = pytest.mark.kernels
+
 SEGMENT = struct.pack(">HHIIBBHHH", 50_000, 135, 7, 8, 0x50, 0x18, 0, 0, 0) + b"payload!"
 
 

@@ -24,7 +24,10 @@ def some_seeds(target: Target, wanted: int = 40) -> list[bytes]:
     return seeds[:: max(len(seeds) // wanted, 1)]
 
 
-@pytest.mark.parametrize("name", TARGETS)
+OF_KERNELS = [pytest.param(name, marks=pytest.mark.kernels) if name in FEW else name for name in TARGETS]
+
+
+@pytest.mark.parametrize("name", OF_KERNELS)
 def test_nothing_breaks(name: str, tmp_path: Path) -> None:
     target = TARGETS[name]
     fuzzer = Fuzzer(target, tmp_path, random.Random(1))
@@ -37,6 +40,7 @@ def test_nothing_breaks(name: str, tmp_path: Path) -> None:
     assert fuzzer.features
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
 def test_what_was_found_once_passes(path: Path) -> None:
     began = time.process_time()
