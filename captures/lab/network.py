@@ -22,7 +22,8 @@ from captures.makers.scene import Host
 PREFIX = "exlab"
 SWITCH, MONITOR = "switch", "monitor"
 ROOT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 60
+PATIENCE_SECONDS = 180
+"""How long a server may take to begin and a client to end, on a busy machine."""
 WIRE = "captures.lab.programs.wire"
 LOSSY_MIRROR = """table bridge lossy {
   chain forward { type filter hook forward priority 0; oifname "port" numgen inc mod 23 == 11 drop; }
@@ -214,7 +215,7 @@ class Network:
         return process
 
     def call(self, space: str, words: Sequence[str], log: str, *, env: dict[str, str] | None = None,
-             seconds: float = 60, fails: bool = False) -> str:  # fmt: skip
+             seconds: float = PATIENCE_SECONDS, fails: bool = False) -> str:  # fmt: skip
         """Run a client inside a namespace to its end; what it printed. fails: its exit status is of no interest."""
         process = self.start(space, words, log, env=env)
         try:
@@ -286,7 +287,7 @@ def sweep() -> None:
         network.close()
 
 
-def wait_for(true: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
+def wait_for(true: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Look until something is so, or give up."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -139,12 +139,15 @@ security=ads
 netbios name={name}
 disable netbios=yes
 kerberos method=secrets only
+"""
+OWN_PLACE = """[global]
 private dir={place}
 lock directory={place}
 state directory={place}
 cache directory={place}
 pid directory={place}
 """
+"""Settings of Samba's clients, that keep their files out of the machine's folders."""
 SECRET = "Not-a-secret-1"
 """The directory's administrator; Samba wants capitals and digits."""
 
@@ -241,11 +244,15 @@ class Samba:
         known = "".join(f"{item.address} {item.fqdn}\n" for item in (host, *others))
         self.hosts = lab.write("hosts", f"127.0.0.1 localhost\n{known}")
         self.resolver = lab.write("resolv.conf", f"nameserver {host.address}\n")
+        place = lab.folder / "samba-clients"
+        place.mkdir()
+        self.alone = ("-s", str(lab.write("samba-clients.conf", OWN_PLACE.format(place=place))))
         self.kerberos = lab.write("krb5.conf", KERBEROS.format(address=host.address))
 
     def begin(self) -> None:
-        """Serve."""
-        self.lab.start(self.host, "samba", "-i", *self.settings)
+        """Serve; on a /run of its own, since smbd looks for winbindd in /run/samba whatever it is told."""
+        alone = 'mount -t tmpfs tmpfs /run && mkdir /run/samba && exec "$@"'
+        self.lab.start(self.host, "sh", "-c", alone, "sh", "samba", "-i", *self.settings)
         self.lab.listening(self.host, 53, 88, 135, 389, 445, 3268)
 
     def tool(self, *words: str) -> str:
@@ -274,7 +281,8 @@ class Samba:
         """Make a host a member of the domain, and let it prove that it is one."""
         place = self.lab.folder / f"{client.name}-member"
         place.mkdir()
-        settings = str(self.lab.write(f"{client.name}.conf", MEMBER.format(name=client.name, place=place)))
+        lines = MEMBER.format(name=client.name) + OWN_PLACE.format(place=place)
+        settings = str(self.lab.write(f"{client.name}.conf", lines))
         user = ("-U", f"Administrator%{SECRET}", "--no-dns-updates")
         self.call(client, "net", "ads", "join", "-s", settings, *user)
         self.call(client, "net", "ads", "testjoin", "-s", settings)

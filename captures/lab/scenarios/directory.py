@@ -73,12 +73,12 @@ def log_on(samba: Samba, client: Host) -> None:
     samba.call(client, "ldapsearch", "-Q", "-LLL", "-Y", "GSSAPI", "-H", f"ldap://{samba.host.fqdn}", *search)
     tickets = f"--use-krb5-ccache={samba.lab.folder}/{client.name}.tickets"
     where = f"ncacn_ip_tcp:{samba.host.fqdn}[sign]"
-    samba.call(client, "rpcclient", "-s", "/dev/null", "--use-kerberos=required", tickets, where, "-c", "enumdomusers")
+    samba.call(client, "rpcclient", *samba.alone, "--use-kerberos=required", tickets, where, "-c", "enumdomusers")
 
 
 def bind(samba: Samba, client: Host) -> None:
     """A bind to DRSUAPI with NTLM at privacy level."""
-    samba.call(client, "samba-tool", "drs", "bind", samba.host.fqdn, "-U", ADMINISTRATOR, "-s", "/dev/null")
+    samba.call(client, "samba-tool", "drs", "bind", samba.host.fqdn, "-U", ADMINISTRATOR, *samba.alone)
 
 
 MGMT = "afa8bd80-7d8a-11c9-bef4-08002b102989"
@@ -99,8 +99,7 @@ def domain_join(lab: Laboratory) -> None:
         samba.join(hub)
         share = (
             "smbclient",
-            "-s",
-            "/dev/null",
+            *samba.alone,
             f"//{dc.fqdn}/sysvol",
             "-U",
             ADMINISTRATOR,
@@ -110,7 +109,7 @@ def domain_join(lab: Laboratory) -> None:
         samba.call(signer, *share)
         samba.call(sealer, *share, "--client-protection=encrypt")
         pipe = f"ncacn_np:{dc.fqdn}[seal]"
-        samba.call(piper, "rpcclient", "-s", "/dev/null", pipe, "-U", ADMINISTRATOR, "-c", "getusername")
+        samba.call(piper, "rpcclient", *samba.alone, pipe, "-U", ADMINISTRATOR, "-c", "getusername")
         who = ("-D", "administrator@example.test", "-w", SECRET, "-b", "DC=example,DC=test", "(cn=administrator)", "dn")
         catalog = ("ldapsearch", "-x", "-ZZ", "-LLL", "-H", f"ldap://{dc.fqdn}:3268", *who)
         samba.call(reader, "env", "LDAPTLS_REQCERT=never", *catalog)
