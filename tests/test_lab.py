@@ -11,7 +11,9 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ import pytest
 from answer_key import disagreements
 
 import classifier
+from captures.lab import packages
+from captures.lab.network import wait_for
 
 LAB = Path(__file__).resolve().parents[1] / "captures" / "lab"
 INDEX: list[dict[str, Any]] = tomllib.loads((LAB / "INDEX.toml").read_text())["capture"]
@@ -77,6 +81,39 @@ def imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [node.module or ""]
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+# ---- the command -----------------------------------------------------------------------------------
+
+
+def namespaces(owner: int) -> list[str]:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
+    return [name for name in listed if name.startswith(f"exlab-{owner}-")]
+
+
+def inside(folder: Path) -> list[int]:
+    """Processes that run in a folder or below."""
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cwd") if str(folder) in os.path.realpath(path)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or bool(packages.missing()), reason="not root, or not all servers are installed")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_laboratory_leaves_nothing(tmp_path: Path, sign: signal.Signals) -> None:
+    links = subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout
+    words = [sys.executable, "-m", "captures.lab", "hard-mirrors", "--out", str(tmp_path / "out")]
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(words, cwd=LAB.parents[1], env=environment, stderr=subprocess.PIPE) as laboratory:
+        wait_for(lambda: bool(inside(tmp_path / "tmp")) or laboratory.poll() is not None, "its servers")
+        assert namespaces(laboratory.pid), "it has ended"
+        laboratory.send_signal(sign)
+        said = laboratory.communicate()[1]
+    assert laboratory.returncode == 130, said
+    assert not namespaces(laboratory.pid)
+    assert not inside(tmp_path)
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / "out").iterdir())
+    assert subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout == links
 
 
 # ---- tshark ----------------------------------------------------------------------------------------

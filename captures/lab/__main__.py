@@ -106,6 +106,9 @@ def write_index(path: Path, entries: dict[str, str]) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    """Interrupt, once: what follows is tidying up."""
+    for sign in INTERRUPTIONS:
+        signal.signal(sign, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
