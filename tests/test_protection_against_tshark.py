@@ -9,6 +9,7 @@ tshark, since nothing that it remembers of one of them can then touch another.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -50,6 +51,8 @@ SASL = {"GSS-SPNEGO": {"kerberos", "ntlm", "negotiate"}, "GSSAPI": {"kerberos"},
         "NTLM": {"ntlm"}}  # fmt: skip
 """Mechanisms that the contract has a word for; others, such as SCRAM, aren't compared."""
 KINDS = {"10": {"ntlm"}, "16": {"kerberos"}, "68": {"netlogon"}, "9": {"ntlm", "kerberos", "negotiate"}}
+
+LABORATORY = Path(__file__).resolve().parents[1] / "captures" / "lab"
 
 
 @dataclass
@@ -207,6 +210,7 @@ def compared() -> list[Compared]:
     with (shared.FOLDER / "catalogue.csv").open(newline="") as stream:
         names = [row["file"] for row in csv.DictReader(stream) if PROTOCOLS.search(row["protocol_stacks"])]
     names += [name for name in shared.captures("handshakes") if name.endswith(".pcap")]
+    names += [os.path.relpath(path, shared.FOLDER) for path in sorted(LABORATORY.glob("*.pcap"))]
     made = []
     for name, theirs in told(names):
         for talk in shared.classified(name) if theirs else ():
@@ -216,7 +220,11 @@ def compared() -> list[Compared]:
     return made
 
 
+CUT = "the trailer with the package and the level is cut off by the snap length: we say nothing, tshark shows none"
 EXPLAINED = {
+    ("lab/hard-cut.pcap", "RPC authentication"): CUT,
+    ("lab/hard-cut.pcap", "RPC protection of calls"): CUT,
+    ("lab/domain-join.pcap", "SMB protection"): "sealed RPC inside a signed session: we name the stronger of both",
     ("PcapExamples/pcapng-example.pcapng", "TLS version"): "TLS inside MySQL, a protocol that exflow doesn't read",
     ("Traces/smb/smb2_fscontrol.pcap", "SMB protection"): "a single message: nothing shows that the session signs",
 }

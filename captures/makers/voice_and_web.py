@@ -172,7 +172,6 @@ WEB = (
 )
 """Who asks, the row, the request, the program, the SOAP call in its body."""
 
-EWS_ROWS = ("doc-ews", "cas-availability", "um-web-service")
 ANY_WEB = ("note-iis-http-https", "note-http-negotiate-order")
 
 
@@ -184,6 +183,7 @@ def web_story(key: str, path: str, verb: str, target: str, agent: str, call: str
         client, cas = hosts(scene, key, "cas1")
         body = f"<soap:Envelope><soap:Body><{call}/></soap:Body></soap:Envelope>".encode() if call else b""
         headers = {"User_Agent": agent, "Authorization": "Basic ZXhhbXBsZVxhbGljZTpub3QgYSBzZWNyZXQ="}
+        headers |= {"Content_Type": "text/xml; charset=utf-8"} if call else {}
         tcp = scene.tcp(client, cas, 80)
         tcp.ask(http(verb, target, "mail.example.test", Content_Length=str(len(body)), **headers) + body)
         tcp.answer(reply("200 OK", scene.noise(400), X_OWA_Version="14.1.218.13"))
@@ -191,7 +191,7 @@ def web_story(key: str, path: str, verb: str, target: str, agent: str, call: str
         tcp.is_(
             "http",
             data_paths=(path,),
-            also=(*ANY_WEB, *(EWS_ROWS if path in EWS_ROWS else ())),
+            also=ANY_WEB,
             roles=roles(client, cas),
             certainty=("strong", "certain"),
             authentication=("basic",),

@@ -8,10 +8,12 @@ from typing import Any
 
 from captures.lab import servers
 from captures.lab.laboratory import Laboratory, Recording, scenario
+from captures.makers import rows_later, rpc
 from captures.makers.documents import BETWEEN_CAS
+from captures.makers.mail import roles
 from captures.makers.organisation import PLACES
 from captures.makers.scene import Host, Truth
-from captures.makers.voice_and_web import ANY_WEB, CLIENT_HTTPS, EWS_ROWS, WEB
+from captures.makers.voice_and_web import ANY_WEB, CLIENT_HTTPS, OFFICE, WEB
 
 CLIENT_ACCESS = """
     location /owa { add_header X-OWA-Version 14.1.218.13; return 200 "<title>Outlook Web App</title>"; }
@@ -28,11 +30,31 @@ PROXY = """
 PLAIN = """
     location / { return 200 "<title>Apples and pears</title>"; }
 """
+OUTLOOKS_2010 = """
+    location /rpc { default_type application/rpc; return 200; }
+"""
+OUTLOOKS_2016 = """
+    add_header X-FEServer EX1;
+    location /rpc { default_type application/rpc; return 200; }
+    location /mapi {
+      default_type application/mapi-http;
+      add_header X-FEServer EX1;
+      add_header X-ResponseCode 0;
+      add_header X-ServerApplication Exchange/15.01.2507.006;
+      return 200;
+    }
+"""
 SOAP = ("-H", "Content-Type: text/xml; charset=utf-8", "--data")
 ELSEWHERE = "/owa/elsewhere/"
 PUBLIC = "mail.example.test"
 USER = f"example\\alice:{servers.PASSWORD}"
 FOREIGN: dict[str, Any] = {"absence": ("not-exchange", "unmatched", "encrypted")}
+OUTLOOK_ANYWHERE = {"2010": "cas-outlook-anywhere", "2016": "client-outlook-anywhere"}
+LATER_HTTPS = (
+    *(path for _, path, *_ in rows_later.WEB), "client-outlook-anywhere", "client-rest-api", "hybrid-agent",
+    "office-online-server",
+)  # fmt: skip
+"""What a client may ask of a server of 2013 or later on 443; with TLS no packet tells which."""
 ROWS = {(PLACES[key][1], verb, target, agent): path for key, path, verb, target, agent, _ in WEB}
 """The row of a request, by client, method, target and program."""
 
@@ -83,16 +105,56 @@ def client_access(lab: Laboratory) -> None:
 
 def truth(client: Host, path: str, port: int, request: str) -> Truth:
     """What is true of a request to Client Access; on 443 no packet tells which row it is."""
-    roles = client.role[0], "client-access"
+    both = client.role[0], "client-access"
     if port == 443:
         return Truth(
-            "tls", data_paths=(path,), also=CLIENT_HTTPS, roles=roles, certainty=("weak", "strong"),
+            "tls", data_paths=(path,), also=CLIENT_HTTPS, roles=both, certainty=("weak", "strong"),
             encryption=("tls-implicit",), note=request,
         )  # fmt: skip
-    also = (*ANY_WEB, *(EWS_ROWS if path in EWS_ROWS else ()))
     return Truth(
-        "http", data_paths=(path,), also=also, roles=roles, certainty=("strong", "certain"), authentication=("basic",),
-        encryption=("none",), note=request,
+        "http", data_paths=(path,), also=ANY_WEB, roles=both, certainty=("strong", "certain"),
+        authentication=("basic",), encryption=("none",), note=request,
+    )  # fmt: skip
+
+
+CHANNELS = (("RPC_OUT_DATA", rpc.rts(0, rpc.rts_command(6, 1))), ("RPC_IN_DATA", rpc.rts(0, rpc.rts_command(6, 1))))
+PROXIED = "/rpc/rpcproxy.dll?mbx1.example.test:6001"
+SESSION = "/mapi/emsmdb/?MailboxId=1@example.test"
+
+
+@scenario("web-outlook", "Outlook opens RPC over HTTP on 2010 and 2016, MAPI over HTTP on 2016", "nginx-light", "curl")
+def outlook(lab: Laboratory) -> None:
+    client, cas, later = (lab.host(key) for key in ("outlook1", "cas1", "ex1"))
+    sites = ((cas, OUTLOOKS_2010), (later, OUTLOOKS_2016))
+    places = {host: servers.nginx(lab, host, site, PUBLIC) for host, site in sites}
+    calls = {cas: [(verb, PROXIED, body) for verb, body in CHANNELS]}
+    calls[later] = [*calls[cas], ("POST", SESSION, b"")]
+    about = "curl as Outlook, on 80 (2010) and 443: both channels of RPC over HTTP, and Connect of MAPI over HTTP"
+    with lab.record("web-outlook", about) as recording:
+        for server, scheme in ((cas, "http"), (cas, "https"), (later, "https")):
+            for verb, target, body in calls[server]:
+                (lab.folder / "body").write_bytes(body)
+                kind = ("-A", "MSRPC") if verb != "POST" else ("-A", OFFICE, "-H", "X-RequestType: Connect")
+                options = ("-u", USER, "--http1.1", "-X", verb, "--data-binary", f"@{lab.folder}/body", *kind)
+                curl(lab, client, server, scheme, PUBLIC, *options, target=target)
+    recording.keylog = (lab.folder / "keylog").read_text()
+    for server, place in places.items():
+        for _, client_port, port, verb, target, _ in requests(place):
+            known = of_outlook(client, server, port, verb, target)
+            lab.expect(recording, server, port, known, client=client, client_port=client_port)
+
+
+def of_outlook(client: Host, server: Host, port: int, verb: str, target: str) -> Truth:
+    """What is true of a request of `outlook`."""
+    version = server.version
+    path = "client-mapi-http" if verb == "POST" else OUTLOOK_ANYWHERE[version]
+    facts = {"data_paths": (path,), "roles": roles(client, server), "note": f"{verb} {target}"}
+    if port == 443:
+        also = CLIENT_HTTPS if version == "2010" else LATER_HTTPS
+        return Truth("tls", also=also, certainty=("weak", "strong"), encryption=("tls-implicit",), **facts)
+    return Truth(
+        "rpc-over-http", also=ANY_WEB, certainty=("strong", "certain"), authentication=("basic",),
+        encryption=("none",), **facts,
     )  # fmt: skip
 
 
