@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
-from captures.makers import openings, rpc, talk
+from captures.makers import mail, openings, rpc, rpc_corners, talk, tokens
 from captures.makers.catalogue import story
 from captures.makers.certificates import certificate
 from captures.makers.openings import COMMON_WORDS, INTERNAL_WORDS, dialogue, ehlo
 from captures.makers.organisation import hosts
 from captures.makers.scene import Host, Scene, Tcp
-from captures.makers.talk import KERBEROS, PRIVACY, Credentials
+from captures.makers.talk import KERBEROS, NTLM, PRIVACY, Credentials
 
 EDGESYNC: dict[str, Any] = {
     "data_paths": ("transport-edgesync-hub-to-edge",),
@@ -20,22 +21,28 @@ EDGESYNC: dict[str, Any] = {
 ALSO_TO_MAILBOX = ("mailbox-availability", "note-cas-to-mailbox-many-ports")
 
 
-@story("audit-refused-exchange-authentication", "Hub to Hub: X-EXPS refused with 454 5.7.3; then mail that is accepted")
+@story("audit-refused-exchange-authentication", "Hub to Hub: X-EXPS refused with 454; mail inside TLS; X-EXPS accepted")
 def refused_authentication(scene: Scene) -> None:
     client, server = hosts(scene, "hub1", "hub2")
-    tcp = scene.tcp(client, server, 25)
-    dialogue(tcp, *ehlo(client, server, INTERNAL_WORDS), "C:X-EXPS GSSAPI")
-    dialogue(tcp, "S:454 4.7.0 Cannot achieve Exchange Server authentication", "C:QUIT", "S:221 2.0.0 Bye")
-    tcp.close()
-    tcp.is_("smtp")
+    proof = tokens.gss_kerberos(tokens.ap_req(scene.noise, f"SMTPSVC/{server.fqdn}"))
+    asked = f"C:X-EXPS GSSAPI {base64.b64encode(tokens.spnego_init(proof)).decode()}"
+
+    def answered(answer: str) -> None:
+        tcp = scene.tcp(client, server, 25)
+        dialogue(tcp, *ehlo(client, server, INTERNAL_WORDS), asked, answer, "C:QUIT", "S:221 2.0.0 Bye")
+        tcp.close()
+        tcp.is_("smtp")
+
+    answered("S:454 4.7.0 Cannot achieve Exchange Server authentication")
     openings.upgraded_mail(scene, client, server, (*COMMON_WORDS, *INTERNAL_WORDS), "X-ANONYMOUSTLS").is_("smtp")
+    answered("S:235 2.7.0 Authentication successful")
 
 
 @story("audit-overwritten-keywords", "Hub to Hub: a device overwrites STARTTLS with XXXXXXXA; then without the device")
 def overwritten(scene: Scene) -> None:
     client, server = hosts(scene, "hub1", "hub2")
-    words = [word if word != "STARTTLS" else "XXXXXXXA" for word in (*COMMON_WORDS, *INTERNAL_WORDS[1:])]
-    for offered in (words, [word for word in words if not word.startswith("XXXX")]):
+    words = (*COMMON_WORDS, *INTERNAL_WORDS[1:])
+    for offered in ([word if word != "STARTTLS" else "XXXXXXXA" for word in words], words):
         tcp = scene.tcp(client, server, 25)
         dialogue(tcp, *ehlo(client, server, offered), "C:QUIT", "S:221 2.0.0 Bye")
         tcp.close()
@@ -66,10 +73,10 @@ def weak_ciphers(scene: Scene) -> None:
         _tls(scene, reader, cas, 995, version)
 
 
-@story("audit-weak-suites", "POP3 over TLS 1.2 with RC4 and a certificate of its own making; with AES and a bought one")
+@story("audit-weak-suites", "POP3 over TLS 1.2: RC4, self-signed certificate; AES, bought one; RC4, bought one")
 def weak_suites(scene: Scene) -> None:
     reader, cas = hosts(scene, "pop1", "cas1")
-    for cipher, issuer in ((0x0005, ""), (0x002F, "Example Issuing CA")):
+    for cipher, issuer in ((0x0005, ""), (0x002F, "Example Issuing CA"), (0x0005, "Example Issuing CA")):
         tcp = scene.tcp(reader, cas, 995)
         proof = certificate(scene.noise, cas.name, (cas.fqdn,), **({"issuer": issuer} if issuer else {}))
         tcp.ask(talk.client_hello(scene.noise(64)))
@@ -77,6 +84,45 @@ def weak_suites(scene: Scene) -> None:
         tcp.ask(talk.record(20, b"\x01", 0x0303) + talk.record(22, scene.noise(80), 0x0303))
         tcp.close()
         tcp.is_("tls", encryption=("tls-implicit",))
+
+
+@story("audit-passwords", "POP3 to Client Access: name and password in clear; the same after STLS")
+def passwords(scene: Scene) -> None:
+    reader, cas = hosts(scene, "pop1", "cas1")
+    login = ("C:USER alice", "S:+OK", "C:PASS not a secret", "S:+OK User successfully logged on.", "C:QUIT", "S:+OK")
+    for inside in (False, True):
+        tcp = scene.tcp(reader, cas, 110)
+        dialogue(tcp, mail.POP3_2010)
+        if inside:
+            dialogue(tcp, "C:STLS", "S:+OK Begin TLS negotiation.")
+            talk.tls(tcp, certificate=certificate(scene.noise, cas.name, (cas.fqdn,)))
+        else:
+            dialogue(tcp, *login)
+        tcp.close()
+        tcp.is_("pop3", data_paths=("cas-pop3",), also=("note-pop-imap-no-ntlm",), certainty=("strong", "certain"),
+                encryption=("tls-upgrade",) if inside else ("none",))  # fmt: skip
+
+
+@story("audit-directory-logins", "Hub to a domain controller: NTLM, sealed; Kerberos, sealed; Kerberos, not sealed")
+def directory_logins(scene: Scene) -> None:
+    hub, dc = hosts(scene, "hub1", "dc1")
+    paths, also = mail.DIRECTORY_ROWS["hub1"]
+    for kind, sealed in ((NTLM, True), (KERBEROS, True), (KERBEROS, False)):
+        openings.directory(scene, hub, dc, kind=kind, sealed=sealed).is_(
+            "ldap", data_paths=paths, also=also, authentication=("kerberos" if kind == KERBEROS else "ntlm",),
+            encryption=("sasl-seal" if sealed else "none",), certainty=("strong", "certain"),
+        )  # fmt: skip
+
+
+@story("audit-rpc-logins", "Client Access to Mailbox at privacy level: NTLM, then Kerberos")
+def rpc_logins(scene: Scene) -> None:
+    client, server = hosts(scene, "cas1", "mbx1")
+    mapping = talk.map_port(scene, client, server, rpc.EMSMDB, 6_117)
+    for kind in (NTLM, KERBEROS):
+        talk.session(
+            scene, client, server, 6_117, rpc.EMSMDB, Credentials(kind, PRIVACY, "CAS1$"), talk.EMSMDB_CALLS,
+            resolved=mapping.announced, **rpc_corners.CERTAIN,
+        )  # fmt: skip
 
 
 # ---- blocked ----------------------------------------------------------------------------------------------
@@ -140,6 +186,47 @@ def starttls_refused(scene: Scene) -> None:
     openings.upgraded_mail(scene, client, server, COMMON_WORDS, "STARTTLS").is_("smtp")
 
 
+CANNOT_AUTHENTICATE, ACCESS_DENIED, RANGE_ERROR = 8, 0x00000005, 0x1C010002
+"""A reason of bind_nak ([MS-RPCE] 2.2.2.9); what faults say ([C706] appendix E, [MS-RPCE] 3.1.1.5.5)."""
+
+
+@story("audit-rpc-refusals", "EMSMDB with Kerberos: the bind refused; the call denied; the call not known")
+def rpc_refusals(scene: Scene) -> None:
+    client, server = hosts(scene, "cas1", "mbx1")
+    how, offers = Credentials(KERBEROS, PRIVACY), [(rpc.EMSMDB, [rpc.NDR32])]
+    mapping = talk.map_port(scene, client, server, rpc.EMSMDB, 6_117)
+    refused = scene.tcp(client, server, 6_117)
+    request = tokens.ap_req(scene.noise, f"exchangeMDB/{server.fqdn}")
+    refused.ask(rpc.bind(offers, verifier=how.verifier(request)))
+    refused.answer(rpc.bind_nak(CANNOT_AUTHENTICATE))
+    refused.close()
+    refused.is_("dcerpc", interfaces=((rpc.EMSMDB.uuid, False),), resolved=mapping.announced)
+    for status in (ACCESS_DENIED, RANGE_ERROR):
+        tcp = scene.tcp(client, server, 6_117)
+        talk.bind_with(tcp, offers, how)
+        tcp.ask(rpc.request(10, scene.noise(160), call=3, verifier=how.verifier(talk.signature(scene, how))))
+        tcp.answer(rpc.fault(status, call=3))
+        tcp.close()
+        tcp.is_("dcerpc", interfaces=((rpc.EMSMDB.uuid, True),), authentication=("kerberos",),
+                encryption=("rpc-privacy",), resolved=mapping.announced, **rpc_corners.CERTAIN)  # fmt: skip
+
+
+@story("audit-proxy-probes", "Edge asks a host that mailed whether it is an open proxy: refused; it is one")
+def proxy_probes(scene: Scene) -> None:
+    mta, edge = hosts(scene, "internet1", "edge1")
+    openings.upgraded_mail(scene, mta, edge, COMMON_WORDS, "STARTTLS").is_("smtp")
+    for open_proxy in (False, True):
+        probe = Tcp(scene, edge, mta, 1080, handshake=open_proxy)
+        if open_proxy:
+            probe.ask(b"\x04\x01\x00\x19" + edge.packed + b"\0")
+            probe.answer(b"\x00\x5a\x00\x19" + edge.packed)
+            probe.close()
+        else:
+            probe.segment(edge, flags="S")
+            probe.segment(mta, flags="RA")
+        probe.is_(absence=("no-payload", "not-exchange", "unmatched"), note="weak is right too, beside the mail")
+
+
 # ---- unexpected -------------------------------------------------------------------------------------------
 
 
@@ -152,7 +239,7 @@ def inventory(scene: Scene) -> None:
         openings.upgraded_mail(scene, hub, server, (*COMMON_WORDS, *INTERNAL_WORDS), "X-ANONYMOUSTLS").is_("smtp")
 
 
-@story("audit-wrong-ends", "Outlook on the back end, Edge at a domain controller and in a mailbox; each beside who may")
+@story("audit-wrong-ends", "Outlook on back ends, Edge at a domain controller and in a mailbox; each beside who may")
 def wrong_ends(scene: Scene) -> None:
     outlook, front, back, edge, hub, dc = hosts(scene, "outlook1", "ex2", "ex1", "edge1", "hub1", "dc1")
     for client in (outlook, front):
@@ -171,9 +258,12 @@ def wrong_ends(scene: Scene) -> None:
         openings.upgraded_mail(scene, client, hub, plain, "STARTTLS").is_("smtp")
     for client in (mailbox, hosts(scene, "browser1")[0]):
         openings.web(scene, client, cas, "mail.example.test").is_("tls")
+    talk.session(
+        scene, outlook, mailbox, 6_117, rpc.EMSMDB, Credentials(KERBEROS, PRIVACY), talk.EMSMDB_CALLS,
+    )  # fmt: skip
 
 
-@story("audit-other-protocols", "A Hub serves SSH on 25 and on 22, HTTP on 2500, and mail; a stranger serves SSH")
+@story("audit-other-protocols", "A Hub serves SSH on 25 and on 22, HTTP on 2500, and mail; a stranger the same")
 def other_protocols(scene: Scene) -> None:
     hub, client = hosts(scene, "hub1", "hub2")
     stranger = scene.host("unix1", "10.10.7.7")
@@ -183,12 +273,17 @@ def other_protocols(scene: Scene) -> None:
         tcp.ask(b"SSH-2.0-PuTTY_Release_0.60\r\n")
         tcp.close()
         tcp.is_("ssh")
-    web = scene.tcp(client, hub, 2500)
-    web.ask(b"GET /status HTTP/1.1\r\nHost: hub1.example.test\r\n\r\n")
-    web.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    web.close()
-    web.is_("http")
+
+    def status(server: Host) -> None:
+        web = scene.tcp(client, server, 2500)
+        web.ask(b"GET /status HTTP/1.1\r\nHost: hub1.example.test\r\n\r\n")
+        web.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        web.close()
+        web.is_("http")
+
+    status(hub)
     openings.upgraded_mail(scene, client, hub, (*COMMON_WORDS, *INTERNAL_WORDS), "X-ANONYMOUSTLS").is_("smtp")
+    status(stranger)
 
 
 def _tls(scene: Scene, client: Host, server: Host, port: int, version: int) -> None:
@@ -196,3 +291,11 @@ def _tls(scene: Scene, client: Host, server: Host, port: int, version: int) -> N
     talk.tls(tcp, certificate=certificate(scene.noise, server.name, (server.fqdn,)), version=version)
     tcp.close()
     tcp.is_("tls", encryption=("tls-implicit",))
+
+
+@story("audit-unannounced-port", "Sealed calls to two ports of a Mailbox server, bind not captured: one port announced")
+def unannounced_port(scene: Scene) -> None:
+    client, server = hosts(scene, "cas1", "mbx1")
+    mapping = talk.map_port(scene, client, server, rpc.EMSMDB, 6_117)
+    rpc_corners.opaque(scene, client, server, 6_118)
+    rpc_corners.opaque(scene, client, server, 6_117, resolved=mapping.announced, **rpc_corners.ANNOUNCED)

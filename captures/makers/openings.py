@@ -123,28 +123,52 @@ def simple_bind(number: int, name: str, password: str) -> bytes:
 EXCHANGE_BASE = "CN=Microsoft Exchange,CN=Services,CN=Configuration,DC=example,DC=test"
 
 
-def directory(scene: Scene, client: Host, server: Host, port: int = 389, *, sealed: bool = True) -> Tcp:
-    """rootDSE, a Kerberos bind, then sealed buffers (or, unsealed, a search below Exchange's configuration)."""
+def directory(
+    scene: Scene, client: Host, server: Host, port: int = 389, *, sealed: bool = True, kind: int = talk.KERBEROS
+) -> Tcp:
+    """rootDSE, a bind, then sealed buffers (or, unsealed, a search below Exchange's configuration)."""
     tcp = scene.tcp(client, server, port)
     tcp.ask(search(1, "", ["configurationNamingContext", "isGlobalCatalogReady"], scope=0))
     tcp.answer(
         found(1, "", configurationNamingContext="CN=Configuration,DC=example,DC=test", isGlobalCatalogReady="TRUE")
     )
-    token = tokens.spnego_init(tokens.gss_kerberos(tokens.ap_req(scene.noise, f"ldap/{server.fqdn}")))
-    tcp.ask(sasl_bind(2, token))
-    accepted = tokens.spnego_response(
-        tokens.gss_kerberos(tokens.ap_rep(scene.noise), b"\x02\x00"), tokens.MS_KERBEROS, 0
-    )
-    tcp.answer(result(2, 0x61, 0, tlv(0x87, accepted)))
+    (_bind_ntlm if kind == talk.NTLM else _bind_kerberos)(tcp)
     if sealed:
         for number, say in enumerate((tcp.ask, tcp.answer, tcp.ask, tcp.answer)):
-            body = b"\x05\x04\x06\xff\x00\x00\x00\x1c" + struct.pack(">Q", number) + scene.noise(180)
+            wrapped = tokens.ntlm_signature(scene.noise) if kind == talk.NTLM else _kerberos_wrap(number)
+            body = wrapped + scene.noise(180)
             say(struct.pack(">I", len(body)) + body)
     else:
         tcp.ask(search(3, EXCHANGE_BASE, ["msExchServerSite"], wanted="msExchVersion"))
         tcp.answer(found(3, f"CN=HUB1,{EXCHANGE_BASE}", msExchServerSite="CN=Site1"))
     tcp.close()
     return tcp
+
+
+def _kerberos_wrap(number: int) -> bytes:
+    """The head of a sealed buffer (RFC 4121 section 4.2.6.2)."""
+    return b"\x05\x04\x06\xff\x00\x00\x00\x1c" + struct.pack(">Q", number)
+
+
+def _bind_kerberos(tcp: Tcp) -> None:
+    noise = tcp.scene.noise
+    tcp.ask(sasl_bind(2, tokens.spnego_init(tokens.gss_kerberos(tokens.ap_req(noise, f"ldap/{tcp.server.fqdn}")))))
+    proof = tokens.gss_kerberos(tokens.ap_rep(noise), b"\x02\x00")
+    tcp.answer(result(2, 0x61, 0, tlv(0x87, tokens.spnego_response(proof, tokens.MS_KERBEROS, 0))))
+
+
+BIND_IN_PROGRESS = 14
+"""saslBindInProgress (RFC 4511 appendix A.2)."""
+
+
+def _bind_ntlm(tcp: Tcp) -> None:
+    noise, server = tcp.scene.noise, tcp.server
+    tcp.ask(sasl_bind(2, tokens.spnego_init(tokens.ntlm_negotiate(), (tokens.NTLMSSP,))))
+    challenge = tokens.spnego_response(tokens.ntlm_challenge(noise, server.name, server.fqdn), tokens.NTLMSSP)
+    tcp.answer(result(2, 0x61, BIND_IN_PROGRESS, tlv(0x87, challenge)))
+    answer = tokens.ntlm_authenticate(noise, f"{tcp.client.name}$", tcp.client.name)
+    tcp.ask(sasl_bind(3, tokens.spnego_response(answer)))
+    tcp.answer(result(3, 0x61, 0, tlv(0x87, tokens.spnego_response(state=0))))
 
 
 # ---- text protocols --------------------------------------------------------------------------------
