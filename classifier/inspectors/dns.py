@@ -60,19 +60,21 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     signs = Signs()
     prefix = 2 if dialogue.transport == "tcp" else 0
     answering: bool | None = None
+    short = False
     multicast = 5353 in (dialogue.server_port, dialogue.client_port)
     for side, stream in ((Side.TO_SERVER, dialogue.to_server), (Side.TO_CLIENT, dialogue.to_client)):
         head = stream.head
         if not head:
             continue
-        if not _plausible(head, prefix):
-            return WAIT if prefix and len(head) < 14 and head[0] < _MAX_LENGTH >> 8 else NOT_THIS
-        said = _read_side(side, stream, prefix, signs)
-        if said is None:
-            return WAIT if prefix and _is_short(head) else NOT_THIS
-        answering = said if side is Side.TO_SERVER else not said if answering is None else answering
+        said = _read_side(side, stream, prefix, signs) if _plausible(head, prefix) else None
+        if said is not None:
+            answering = said if side is Side.TO_SERVER else not said if answering is None else answering
+        elif prefix and _is_short(head):
+            short = True
+        else:
+            return NOT_THIS
     if answering is None:
-        return NOT_THIS
+        return WAIT if short else NOT_THIS
     return Evidence(
         _kind(dialogue, signs, multicast),
         signs.kept[0].place if signs.kept else Place(Side.TO_SERVER, 0),
@@ -84,7 +86,10 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
 
 
 def _is_short(head: bytes) -> bool:
-    return len(head) < 2 + int.from_bytes(head[:2], "big")
+    """Whether a stream could become a message, and isn't one yet."""
+    if len(head) < 14:
+        return head[0] < _MAX_LENGTH >> 8
+    return _plausible(head, 2) and len(head) < 2 + int.from_bytes(head[:2], "big")
 
 
 def _kind(dialogue: Dialogue, signs: Signs, multicast: bool) -> str:

@@ -10,7 +10,8 @@ This module is real (SSH must not be mistaken for anything else) and as small as
 4. Name each observation as a `Sign` (dotted field, value, place). Never put a secret into one.
 5. Add the protocol's word to `model.ProtocolName` and a line to `INSPECTORS` in this package's `__init__`, before
    any protocol that could be mistaken for it.
-6. Add tests of bytes in and evidence out in `tests/inspectors/`. The tests of hostile bytes find it by themselves.
+6. Add tests of bytes in and evidence out in `tests/inspectors/`, and a conversation to `spoken.py` there: the tests of
+   segmentation and of hostile bytes, and the costs in `tests/bench`, are made of those.
 
 Source: RFC 4253 section 4.2.
 """

@@ -53,15 +53,21 @@ def _is_frame(data: bytes, at: int) -> bool:
     return data[at] == ERROR and length == 8
 
 
+def _is_begun(data: bytes) -> bool:
+    """Whether this is too short to tell, and could become a frame."""
+    return len(data) < 13 and data[0] in (DONE, ERROR, IN_PROGRESS) and b"\1\0".startswith(data[1:3])
+
+
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """Read the handshake frames of both sides; a side that was captured must be made of them."""
     ours, theirs = dialogue.to_server.head, dialogue.to_client.head
     if dialogue.transport != "tcp":
         return NOT_THIS
     heads = [data for data in (ours, theirs) if data]
-    if not heads or not all(_is_frame(data, 0) for data in heads):
-        short = [data for data in heads if len(data) < 13 and b"\x16\1\0".startswith(data[:3])]
-        return WAIT if heads and len(short) == len(heads) else NOT_THIS
+    if not heads or not all(_is_frame(data, 0) or _is_begun(data) for data in heads):
+        return NOT_THIS
+    if not any(_is_frame(data, 0) for data in heads):
+        return WAIT
     turned = talk(dialogue, turned=_server_first(ours, theirs))
     found = read(turned, 0, 0)
     return Evidence(

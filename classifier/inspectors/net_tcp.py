@@ -46,7 +46,7 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     turned = talk(dialogue, turned=not ours.startswith(_PREAMBLE) and theirs.startswith(_PREAMBLE))
     preamble = _read_preamble(turned)
     if preamble is None:
-        return WAIT if _PREAMBLE.startswith(turned.client) or len(turned.client) < 16 else NOT_THIS
+        return WAIT if _is_begun(turned.client) else NOT_THIS
     if turned.server and turned.server[0] not in _SERVER_STARTS:
         return NOT_THIS
     return _conclude(turned, preamble)
@@ -74,6 +74,15 @@ def _read_preamble(turned: Talk) -> _Preamble | None:
             found.whole, found.after = kind == _PREAMBLE_END, at + 1
             break
     return found if found.via else None
+
+
+def _is_begun(data: bytes) -> bool:
+    """Whether this could become a preamble, and ends before its Via does."""
+    mode, record = data[4:5], data[5:6]
+    if not _PREAMBLE.startswith(data[:4]) or (mode and mode[0] not in _MODES) or (record and record[0] != _VIA):
+        return False
+    _, end = _string(data, 6)
+    return len(data) < 11 if end == 6 else len(data) < end <= 11 + _MAX_STRING
 
 
 def _note_string(turned: Talk, found: _Preamble, kind: int, string: bytes, at: int, after: int) -> int:

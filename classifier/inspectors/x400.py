@@ -74,8 +74,8 @@ def _read(turned: Talk, by_client: bool) -> bool | None:
             if b"mstshash=" in body or body[-8:-4] == b"\1\0\x08\0":
                 return False  # Remote Desktop (MS-RDPBCGR 2.2.1.1)
             _note_selectors(turned, body, offset, by_client)
-        elif code == DATA:
-            kind = _SESSION.get(body[0] if body else -1)
+        elif code == DATA and body:
+            kind = _SESSION.get(body[0])
             if kind is None or any(other in body for other in _OTHERS):
                 return False
             note("x400.session", kind, offset)

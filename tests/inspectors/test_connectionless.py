@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import EMSMDB, EPM, NSPI, datagrams, map_answer, map_request, tower, uuid_bytes
+from inspectors.rpc_writer import EMSMDB, EPM, NSPI, datagrams, map_answer, map_request, tower, uuid_bytes
 
 from classifier.inspectors import dcerpc
 from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Stream

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import (
+from inspectors.rpc_writer import (
     EMSMDB,
     EPM,
     FEATURES,

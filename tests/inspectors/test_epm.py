@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import (
+from inspectors.rpc_writer import (
     EMSMDB,
     EPM,
     FIRST,

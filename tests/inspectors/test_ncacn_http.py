@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from rpc_writer import EPM, NDR32, NSPI, ack, bind, dialogue, map_answer, map_request, request, response, tower
+from inspectors.rpc_writer import (
+    EPM,
+    NDR32,
+    NSPI,
+    ack,
+    bind,
+    dialogue,
+    map_answer,
+    map_request,
+    request,
+    response,
+    tower,
+)
 
 from classifier.inspectors import ncacn_http
 from classifier.inspectors.base import NOT_THIS, WAIT

@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import NDR32, ack, bind, dialogue, request, response
+from inspectors.rpc_writer import NDR32, ack, bind, dialogue, request, response
 
 from classifier.inspectors import dcerpc
 

@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import EMSMDB, NDR32, ack, bind, dialogue, pdu, request, response, stream, with_hole
+from inspectors.rpc_writer import EMSMDB, NDR32, ack, bind, dialogue, pdu, request, response, stream, with_hole
 
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import NOT_THIS, WAIT, Chunk, Dialogue, Side, Stream

@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_writer import (
+from inspectors.rpc_writer import (
     EMSMDB,
     EPM,
     NDR32,
