@@ -288,10 +288,10 @@ def reading(inspection: Inspection, insides: Insides) -> Iterator[None]:
 
 
 def _by_row(inspection: Inspection, insides: Insides) -> Iterator[tuple[int, Inside]]:
-    table = inspection.table
-    row_of = {number + 1: row for row, number in enumerate(table.rows["number"][: table.count].tolist())}
-    for number, inside in insides.by_number.items():
-        yield row_of[number], inside
+    numbers = inspection.table.rows["number"][: inspection.table.count]
+    rows = np.flatnonzero(np.isin(numbers, np.array(list(insides.by_number), np.int64) - 1))
+    for row in rows.tolist():
+        yield row, insides.by_number[int(numbers[row]) + 1]
 
 
 def _client_port(inspection: Inspection, index: int) -> int:

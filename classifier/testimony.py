@@ -223,23 +223,40 @@ def _fill(
     places: NDArray[np.int64], scene: Scene, frames: Frames, rows: NDArray[np.int64], template_of: NDArray[np.int32],
     made: Sequence[Sequence[Shown]], told: _Told, casts: Sequence[_Cast],
 ) -> None:  # fmt: skip
-    """Enter the frame of every item of every labelled conversation."""
+    """Enter the frame of every item of every labelled conversation, some of them at a time: each item takes room."""
     sizes = np.array([len(shown) for shown in made], np.int64)
     starts = np.cumsum(sizes) - sizes
-    spread = np.repeat(np.arange(len(rows)), sizes[template_of])
-    hole = counted(sizes[template_of])
     how = np.fromiter(chain.from_iterable(chain.from_iterable(made)), np.int64).reshape(-1, 3)
-    kind, side, offset = how[starts[template_of[spread]] + hole].T
+    for begin in range(0, len(rows), _FILLED_AT_ONCE):
+        part = np.arange(begin, min(begin + _FILLED_AT_ONCE, len(rows)))
+        templates = template_of[part]
+        hole = counted(sizes[templates])
+        spread = np.repeat(part, sizes[templates])
+        shown = how[np.repeat(starts[templates], sizes[templates]) + hole]
+        places[rows[spread], hole] = _frames_of(shown, spread, scene, frames, rows, told, casts)
+
+
+_FILLED_AT_ONCE: Final = 1 << 16
+
+
+def _frames_of(
+    shown: NDArray[np.int64], spread: NDArray[np.int64], scene: Scene, frames: Frames, rows: NDArray[np.int64],
+    told: _Told, casts: Sequence[_Cast],
+) -> NDArray[np.int64]:  # fmt: skip
+    """The frame of each item. shown: rows of `Shown`; spread: which of the labelled conversations each belongs to."""
+    kind, side, offset = shown.T
     numbers = np.zeros(len(spread), np.int64)
     read = np.flatnonzero(kind == READ)
     located = scene.inspection.locate_all(rows[spread[read]], side[read], offset[read].copy())
     numbers[read] = located.frames % frames.BLOCK
-    for code, column in ((FIRST, scene.table.rows["first_frame"][rows] % frames.BLOCK), (ANNOUNCED, told.frames)):
-        numbers[kind == code] = column[spread[kind == code]]
+    first = np.flatnonzero(kind == FIRST)
+    numbers[first] = scene.table.rows["first_frame"][rows[spread[first]]] % frames.BLOCK
+    announced = np.flatnonzero(kind == ANNOUNCED)
+    numbers[announced] = told.frames[spread[announced]]
     for number, cast in enumerate(casts):
         mine = np.flatnonzero((kind == WITNESSED) & (side == number))
         numbers[mine] = cast.frames[cast.reason_of[spread[mine]], offset[mine]] if len(mine) else 0
-    places[rows[spread], hole] = numbers
+    return numbers
 
 
 _ALWAYS_SHOWN: Final = ("rpc.auth", "tls.decrypted", "http.x-requesttype")

@@ -142,13 +142,13 @@ class Fuzzer:
     _began: float = 0.0
 
     def fuzz(self, seconds: float, seeds: Sequence[Path] = (), tell: Callable[[str], None] = lambda _: None) -> None:
-        """Run for that long. seeds: folders of captures to begin with, besides the shipped ones."""
+        """Run for that much processor time. seeds: folders of captures to begin with, besides the shipped ones."""
         with _Watched(self):
             for seed in self.target.seeds(seeds):
                 self.take(seed)
-            end = told = time.monotonic()
+            end = told = time.process_time()
             end += seconds
-            while (now := time.monotonic()) < end:
+            while (now := time.process_time()) < end:
                 parent, other = (self.chance.choice(self.corpus or [b""]) for _ in range(2))
                 self.take(mutate(parent, other, self.target.words, self.chance))
                 if now - told > 60:
