@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import classifier
+from captures.makers import files, rpc, talk
+from captures.makers.rpc import Syntax
+from captures.makers.scene import Scene
 from classifier import endpoints as module
 from classifier.endpoints import NEVER, Announcement, EndpointMap, reachable
 from classifier.errors import UsageError
 from classifier.model import RESOLUTION_KINDS
+from classifier.result import Result
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 
@@ -378,3 +382,36 @@ def test_the_map_grows_and_is_shown(tmp_path: Path) -> None:
     result = classifier.classify(CAPTURES / "rpc-ipv6.pcap", endpoint_map=learnt)
     assert set(first) < set(learnt.read_text().splitlines())
     assert {"ept_map", "bind", "endpoint-map-file"} <= {row["kind"] for row in result.endpoint_rows}
+
+
+# ---- when a bind says something else -----------------------------------------------------------------------------
+
+
+def played(path: Path, *bound: Syntax) -> Result:
+    """The mapper hands out 6117 for EMSMDB; then these are bound there; then something sealed goes on there."""
+    scene = Scene("disagreement")
+    client, server = scene.host("c", "10.10.1.31"), scene.host("m", SERVER)
+    talk.map_port(scene, client, server, rpc.EMSMDB, 6117)
+    for interface in bound:
+        talk.session(scene, client, server, 6117, interface, None, (0, 1))
+    going_on = scene.tcp(client, server, 6117, handshake=False)
+    going_on.ask(scene.noise(200))
+    path.write_bytes(files.classic(scene.in_time()[0]))
+    return classifier.classify(path, jobs=1)
+
+
+def test_a_bind_of_another_interface_is_told_beside_the_announcement(tmp_path: Path) -> None:
+    """Neither wins: the announcement stays, what was bound is entered too, and the table says so."""
+    result = played(tmp_path / "x.pcap", rpc.NSPI)
+    said = {(row["uuid"], row["kind"]): row["disagreement"] for row in result.endpoint_rows}
+    assert said == {(EMSMDB, "ept_map"): "bound on this port: nspi", (NSPI, "bind"): None}
+    assert (result[2].rpc_interfaces[0]["uuid"], result[2].resolved_by["uuid"]) == (NSPI, EMSMDB)
+    assert result[3].resolved_by["uuid"] == EMSMDB
+
+
+def test_a_process_that_serves_what_was_announced_and_more_contradicts_nothing(tmp_path: Path) -> None:
+    result = played(tmp_path / "x.pcap", rpc.NSPI, rpc.EMSMDB)
+    assert {(row["uuid"], row["kind"]) for row in result.endpoint_rows} == {
+        (EMSMDB, "ept_map"), (EMSMDB, "bind"), (NSPI, "bind"),
+    }  # fmt: skip
+    assert [row["disagreement"] for row in result.endpoint_rows] == [None] * 3

@@ -9,7 +9,6 @@ machine, and how busy it was with other things: figures of a busy machine compar
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import platform
 import re
@@ -60,8 +59,8 @@ def spawn(command: Sequence[str]) -> tuple[int, int]:
     return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
 
 
-def competitors(capture: str, scratch: str) -> list[Runner]:
-    """Whatever of them is installed here."""
+def competitors(capture: str, scratch: str, nfstream: str) -> list[Runner]:
+    """Whatever of them is installed here. nfstream: the Python that may have it."""
     jsonl, parquet = (f"{scratch}/out.{suffix}" for suffix in ("jsonl", "parquet"))
     exflow = shutil.which("exflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "exflow"
     runners = [
@@ -73,8 +72,8 @@ def competitors(capture: str, scratch: str) -> list[Runner]:
         Runner("tshark -z conv,tcp", ["tshark", "-q", "-z", "conv,tcp", "-r", capture]),
         Runner("suricata", ["suricata", "-r", capture, "-l", scratch]),
     ]
-    if importlib.util.find_spec("nfstream"):
-        runners.append(Runner("nfstream", [sys.executable, "-c", NFSTREAM, capture]))
+    if spawn([nfstream, "-c", "import nfstream"])[0] == 0:
+        runners.append(Runner("nfstream", [nfstream, "-c", NFSTREAM, capture]))
     return [runner for runner in runners if shutil.which(runner.command[0])]
 
 
@@ -140,11 +139,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("captures", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only tools whose name begins so")
+    parser.add_argument("--nfstream", default=sys.executable, metavar="PYTHON", help="the Python that has nfstream")
     options = parser.parse_args(argv)
     console = Console()
     for capture in options.captures:
         with tempfile.TemporaryDirectory() as scratch:
-            runners = competitors(capture, scratch)
+            runners = competitors(capture, scratch, options.nfstream)
             if options.only:
                 runners = [runner for runner in runners if runner.name.startswith(tuple(options.only))]
             race(runners, options.rounds, console)
