@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
@@ -73,11 +74,26 @@ def read(directory: Path | None = None) -> tuple[Rulebook, list[Issue]]:
     where = directory or find_directory()
     if not where.is_dir():
         raise RulebookError(f"{where}: not a directory of signatures")
-    reader = _Reader()
-    files = [_File.read(path, reader.issues) for path in sorted(where.glob("*.toml"))]
-    if not files:
+    rulebook, issues = _read(where, tuple((path.name, _content(path)) for path in sorted(where.glob("*.toml"))))
+    return rulebook, list(issues)
+
+
+@lru_cache(maxsize=2)
+def _read(where: Path, contents: tuple[tuple[str, bytes | str], ...]) -> tuple[Rulebook, tuple[Issue, ...]]:
+    """The same from the names and contents of its files. Who classifies again needs no new one if nothing changed."""
+    if not contents:
         raise RulebookError(f"{where}: no .toml file in it")
-    return reader.rulebook(files, where), sorted(set(reader.issues))
+    reader = _Reader()
+    files = [_File.read(name, content, reader.issues) for name, content in contents]
+    return reader.rulebook(files, where), tuple(sorted(set(reader.issues)))
+
+
+def _content(path: Path) -> bytes | str:
+    """What is in a file, or why it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return str(error)
 
 
 class _File:
@@ -87,17 +103,20 @@ class _File:
         self.name, self.text, self.tables = name, text, tables
 
     @classmethod
-    def read(cls, path: Path, issues: list[Issue]) -> _File:
-        """The file; when it is no TOML, an empty one and an issue."""
+    def read(cls, name: str, content: bytes | str, issues: list[Issue]) -> _File:
+        """The file; when it is no TOML, an empty one and an issue. content: as of `_content`."""
+        if isinstance(content, str):
+            issues.append(Issue(name, 1, f"cannot be read: {content}"))
+            return cls(name, "", {})
         try:
-            text = path.read_text(encoding="utf-8")
-            return cls(path.name, text, tomli.loads(text))
+            text = content.decode("utf-8").replace("\r\n", "\n")
+            return cls(name, text, tomli.loads(text))
         except tomli.TOMLDecodeError as error:
             line = re.search(r"line (\d+)", str(error))
-            issues.append(Issue(path.name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
-        except (OSError, UnicodeDecodeError) as error:
-            issues.append(Issue(path.name, 1, f"cannot be read: {error}"))
-        return cls(path.name, "", {})
+            issues.append(Issue(name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
+        except UnicodeDecodeError as error:
+            issues.append(Issue(name, 1, f"cannot be read: {error}"))
+        return cls(name, "", {})
 
     def line(self, table: str, key: str = "", part: int = 0) -> int:
         """Line of a table's header or, where it stands, of a key in it; part: its n-th `differs` comes first."""

@@ -133,6 +133,17 @@ def test_an_example_in_other_words_is_refused(book: Rulebook, text: str) -> None
         rulecheck.facts_of_example(book, text)
 
 
+def test_signatures_are_read_again_only_when_they_changed(copy: Path) -> None:
+    first = rulebook.load(copy)
+    assert rulebook.load(copy) is first
+    file = copy / "services.toml"
+    file.write_text(file.read_text() + "\n# a word more\n")
+    assert rulebook.load(copy) is not first
+    file.write_text("[broken")
+    with pytest.raises(RulebookError):
+        rulebook.load(copy)
+
+
 def test_no_directory_is_an_error_for_people(tmp_path: Path) -> None:
     with pytest.raises(RulebookError, match="not a directory"):
         rulebook.load(tmp_path / "absent")
