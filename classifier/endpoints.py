@@ -5,8 +5,8 @@ out a port is entered here, from any conversation of the capture set; conversati
 answered from it. The server is the TCP peer that answered, not the address written in a tower (NAT,
 0.0.0.0, cluster names): the written one is only an alias to fall back on.
 
-An entry holds as long as nothing contradicts it: an answer of the endpoint mapper for the same interface on
-the same server that no longer names the port ends it (a restart), and one before it that named another port
+An entry holds as long as nothing contradicts it: an answer of the endpoint mapper for the same interface and protocol
+sequence on the same server that no longer names the port ends it (a restart), and one before it that named another port
 is where it may have begun. Nothing else ends one: a RST answers for a full backlog or a firewall as well as for a
 port that nobody serves, and one process serves many interfaces on its port, so that a bind of another one does not
 contradict. Both are shown, the latter as a disagreement. reference: [C706] appendix O (endpoint mapper), [MS-RPCE]
@@ -51,7 +51,8 @@ class Announcement(NamedTuple):
     server: address of the peer that said so; kind: `model.ResolutionKind`; time: nanoseconds since 1970 UTC;
     uuid, version: "" where no interface is involved; address: what the announcement itself names, "" if
     nothing; frame: ordinal in the run, 0 for one from a file; conversation: its number in the run, -1 for
-    one from a file; learnt_as: the kind under which an earlier run learnt it, "" for one of this run.
+    one from a file; learnt_as: the kind under which an earlier run learnt it, "" for one of this run; over_http:
+    told for the protocol sequence ncacn_http, whose port stands beside the one of ncacn_ip_tcp.
     """
 
     server: str
@@ -66,6 +67,7 @@ class Announcement(NamedTuple):
     address: str = ""
     annotation: str = ""
     learnt_as: str = ""
+    over_http: bool = False
 
     @property
     def endpoint(self) -> Endpoint:
@@ -114,9 +116,9 @@ class EndpointMap:
     def settle(self) -> None:
         """Work out how long each announcement holds. The order in which they came does not matter."""
         self._at, self._aliases = {}, {}
-        by_interface: dict[tuple[str, str, str], list[Announcement]] = defaultdict(list)
-        for announcement in sorted(set(self.announcements), key=_order):
-            by_interface[announcement.server, announcement.transport, announcement.uuid].append(announcement)
+        by_interface: dict[tuple[str, str, bool, str], list[Announcement]] = defaultdict(list)
+        for said in sorted(set(self.announcements), key=_order):
+            by_interface[said.server, said.transport, said.over_http, said.uuid].append(said)
         for entry in chain.from_iterable(map(_held, by_interface.values())):
             said = entry.announcement
             self.refused += not _file(self._at, said.endpoint, entry)
@@ -303,7 +305,7 @@ def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, To
 
 def _to_record(announcement: Announcement) -> dict[str, Any]:
     record = announcement._asdict() | {"kind": announcement.first_kind}
-    for name in ("frame", "conversation", "learnt_as"):
+    for name in ("frame", "conversation", "learnt_as", *([] if announcement.over_http else ["over_http"])):
         del record[name]
     return record
 
@@ -329,6 +331,7 @@ def _from_record(record: object) -> Announcement:
         address=_text(record, "address"),
         annotation=_text(record, "annotation"),
         learnt_as=kind,
+        over_http=record.get("over_http") is True,
     )
 
 

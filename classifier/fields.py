@@ -201,7 +201,7 @@ LIVE_FIELDS: Final[tuple[Field, ...]] = (
 
 ENDPOINT_FIELDS: Final[tuple[Field, ...]] = (
     _f("server_ip", "str", "the host that serves the port: the TCP peer, whatever the announcement says"),
-    _f("transport", "str", "tcp, udp, or what the announcement names (a pipe, http)"),
+    _f("transport", "str", "tcp or udp"),
     _f("port", "int", "the port that was handed out", nullable=True),
     _f("uuid", "str", "interface UUID; null where none is involved", nullable=True),
     _f("version", "str", "its version", nullable=True),

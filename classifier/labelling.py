@@ -223,6 +223,7 @@ class _Draft(NamedTuple):
     kind: str
     address: str = ""
     annotation: str = ""
+    over_http: bool = False
 
 
 def learn(scene: Scene) -> None:
@@ -246,6 +247,7 @@ def learn(scene: Scene) -> None:
             scene.number(draft.conversation),
             draft.address,
             draft.annotation,
+            over_http=draft.over_http,
         )
         for draft, frame, time in zip(drafts, located.frames.tolist(), located.times.tolist(), strict=True)
     )
@@ -259,7 +261,7 @@ def _handed_out(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft
             transport = "udp" if handout.transport == "udp" else "tcp"
             yield _Draft(
                 index, handout.place, server, transport, handout.port, handout.uuid, handout.version, handout.kind,
-                handout.address, handout.annotation,
+                handout.address, handout.annotation, handout.transport == "http",
             )  # fmt: skip
 
 

@@ -94,6 +94,19 @@ def test_a_bind_elsewhere_ends_nothing() -> None:
     assert times(learnt, 90, port=6320) == [50]
 
 
+def test_the_port_over_http_stands_beside_the_one_over_tcp(tmp_path: Path) -> None:
+    """Each is asked for alone ([MS-RPCE] 2.1.1.8, ncacn_http), and neither answer says that the other port is gone."""
+    learnt = settled(told(10, port=6001, over_http=True), told(20), told(40, port=6001, over_http=True), told(50))
+    learnt.save(tmp_path / "map.jsonl")
+    again = EndpointMap.load(tmp_path / "map.jsonl")
+    again.settle()
+    for each, last in ((learnt, 50), (again, 50)):
+        assert times(each, 90) == [last]
+        assert times(each, 90, port=6001) == [40]
+    moved = settled(told(10, port=6001, over_http=True), told(20), told(30, port=6002, over_http=True))
+    assert (times(moved, 90, port=6001), times(moved, 90)) == ([], [20])
+
+
 def test_several_towers_of_one_answer() -> None:
     learnt = settled(told(50), told(50, port=6118), told(50, port=6119))
     assert [times(learnt, 90, port=port) for port in (6117, 6118, 6119)] == [[50]] * 3
