@@ -1,4 +1,5 @@
-"""Twins: a capture and the same one as a mirror port shows it, wrapped or doubled, say the same of each conversation.
+"""Twins: a capture and the same one as a mirror port shows it, wrapped or doubled, say the same of each conversation;
+so does one whose conversations run beside each other otherwise, and one that several cores read.
 
 scapy writes the envelopes, so that the product's idea of them is not tested against itself.
 """
@@ -6,6 +7,10 @@ scapy writes the envelopes, so that the product's idea of them is not tested aga
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +28,11 @@ from scapy.layers.ppp import PPP, PPPoE
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 from scapy.utils import PcapWriter, RawPcapReader, checksum
+from test_pipeline import run
 
 import classifier
+from classifier import inspection, pipeline
+from classifier.conversations import ConversationTable
 from classifier.records import write_jsonl
 from classifier.result import Result
 
@@ -279,3 +287,119 @@ def test_a_duplicated_capture_gives_the_counts_of_the_original(
 def packets(talk: dict[str, Any]) -> int:
     """All frames of a conversation, copies too."""
     return int(talk["packets_to_server"] + talk["packets_to_client"] + talk["duplicate_packets"])
+
+
+# ---- order ---------------------------------------------------------------------------------------------------------
+
+TOLD_BY_TIME = {
+    "hard-loss.pcap": "which of two equal packets is the mirror's copy of the other",
+    "hard-order.pcap": "the same",
+    "hard-twice.pcap": "the same",
+    "rpc-restart.pcap": "on which port the service was before its restart",
+    "rpc-service-restart.pcap": "the same",
+}
+"""Captures that say something else when their packets come at other times, and what that is."""
+
+
+def ends(frame: bytes) -> tuple[Any, ...]:
+    """What a packet's order must be kept within: its conversation; for fragments and others, all of the two hosts."""
+    ip = frame[14:]
+    if frame[12] == 8:
+        size, protocol, addresses = 4 * (ip[0] & 15), ip[9], (ip[12:16], ip[16:20])
+        whole = not int.from_bytes(ip[6:8], "big") & 0x3FFF
+    else:
+        size, protocol, addresses, whole = 40, ip[6], (ip[8:24], ip[24:40]), True
+    ports = (ip[size : size + 2], ip[size + 2 : size + 4]) if whole and protocol in (6, 17) else (b"", b"")
+    return protocol, frozenset(zip(addresses, ports, strict=True))
+
+
+def interleaved(packets: list[Frame], chance: random.Random) -> list[Frame]:
+    """The packets of each conversation in their order, among those of the others at random, at the times of all."""
+    talks: dict[Any, list[bytes]] = defaultdict(list)
+    for _, frame in packets:
+        talks[ends(frame)].append(frame)
+    turns = [talk for talk, said in talks.items() for _ in said]
+    chance.shuffle(turns)
+    following = {talk: iter(said) for talk, said in talks.items()}
+    return [(time, next(following[talk])) for (time, _), talk in zip(packets, turns, strict=True)]
+
+
+PLACES = COUNTED | {"id", "conversation", "file"}
+
+
+def without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_places(each) for name, each in value.items() if name not in PLACES}
+    return list(map(without_places, value)) if isinstance(value, list) else value
+
+
+def whole_answer(result: Result) -> list[list[str]]:
+    """Every word of all records, and what is said of all hosts, but for where and when it was."""
+    return [sorted(json.dumps(without_places(row), sort_keys=True, default=str) for row in rows)
+            for rows in (records(result), result.host_rows)]  # fmt: skip
+
+
+def in_ethernet(path: Path) -> bool:
+    """Whether it is a capture of whole frames without tags."""
+    with RawPcapReader(str(path)) as reader:
+        return getattr(reader, "linktype", 1) == 1 and path.stem not in (
+            "format-cut-short", "format-pcapng-simple-packets", "format-qinq", "format-vlan", "hard-vlan",
+        )  # fmt: skip
+
+
+CAPTURES = sorted(path for path in SHIPPED.rglob("*.pcap*") if in_ethernet(path))
+
+
+def test_there_are_many_to_read_in_another_order() -> None:
+    assert len(CAPTURES) > 190
+    assert {path.name for path in CAPTURES} >= TOLD_BY_TIME.keys()
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
+def test_the_order_of_packets_between_conversations_changes_nothing(path: Path, tmp_path: Path) -> None:
+    packets = frames(path.name)
+    plain = whole_answer(run(write(tmp_path / "plain.pcap", packets), known=path))
+    mixed = [
+        whole_answer(run(write(tmp_path / "mixed.pcap", interleaved(packets, random.Random(seed))), known=path))
+        for seed in (1, 2)
+    ]
+    assert (mixed == [plain, plain]) is (path.name not in TOLD_BY_TIME)
+
+
+# ---- cores ---------------------------------------------------------------------------------------------------------
+
+
+class Impatient(pipeline.EarlyReader):
+    """Calls the other processes with the first packets, as a large capture would."""
+
+    def look(self, table: ConversationTable, now: int) -> None:
+        self._reading.expect()
+        super().look(table, now)
+
+
+def everything(jobs: int) -> list[str]:
+    """All that is said of all shipped captures, as one capture set."""
+    result = classifier.classify(SHIPPED, SHIPPED / "lab", jobs=jobs)
+    out = BytesIO()
+    write_jsonl(result.table, out)
+    rows = [*result.host_rows, *result.endpoint_rows, *map(result.finding_table.row, range(len(result.finding_table)))]
+    return [*out.getvalue().decode().splitlines(), *(json.dumps(row, default=str) for row in rows)]
+
+
+def test_the_number_of_cores_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they really share the work: processes are called at once, and few conversations are worth a thread."""
+    alone = everything(1)
+    assert len(alone) > 1500
+    monkeypatch.setattr(pipeline, "EarlyReader", Impatient)
+    monkeypatch.setattr(inspection, "SMALL", 16)
+    for jobs in (1, 2, 4):
+        assert everything(jobs) == alone
+
+
+@pytest.mark.parametrize("command", ["classify", "audit"])
+def test_jobs_change_no_byte_of_the_output(command: str) -> None:
+    call = [sys.executable, "-c", "from classifier.cli import main; main()", command, str(SHIPPED), "--format", "jsonl"]
+    runs = [subprocess.run([*call, "--jobs", jobs], capture_output=True, check=False) for jobs in "124"]
+    assert len(runs[0].stdout) > 100_000
+    assert runs[0].stdout == runs[1].stdout == runs[2].stdout
+    assert runs[0].stderr == runs[1].stderr == runs[2].stderr
