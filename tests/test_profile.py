@@ -108,4 +108,12 @@ def test_a_folder_that_can_not_be_made_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     target = str(tmp_path / "file" / "profile")
     done = CliRunner().invoke(cli.exflow, ["wireshark", str(TICKET), "-o", target], standalone_mode=False)
-    assert str(done.exception) == f"{target}: Not a directory"
+    assert str(done.exception) == f"{target}: {tmp_path / 'file'} is no folder"
+
+
+def test_what_is_not_read_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "inventory.toml").write_text("host =")
+    arguments = ["wireshark", str(TICKET), "--inventory", str(tmp_path / "inventory.toml")]
+    done = CliRunner().invoke(cli.exflow, [*arguments, "-o", str(tmp_path / "above" / "profile")])
+    assert done.exception
+    assert not (tmp_path / "above").exists()

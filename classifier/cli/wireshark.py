@@ -25,11 +25,11 @@ def wireshark(captures: tuple[str, ...], out: Path, **settings: Any) -> int:
     """
     from classifier.profile import files
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)  # a Wireshark that never ran has no folder of profiles
-    except OSError as error:
-        raise click.UsageError(f"{out}: {error.strerror}") from None
+    stands = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if not stands.is_dir():
+        raise click.UsageError(f"{out}: {stands} is no folder")
     result = common.read(captures, settings)
+    out.mkdir(parents=True, exist_ok=True)  # a Wireshark that never ran has no folder of profiles
     for name, text in files(result).items():
         (out / name).write_text(text, encoding="utf-8")
     click.echo(f"exflow: profile {out.name} is in {out}", err=True)
