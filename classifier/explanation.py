@@ -79,8 +79,8 @@ def explain(record: Mapping[str, Any], reasoning: Reasoning | None = None) -> st
     steps: list[list[str]] = [
         [*_port(record)],
         [*_handshake(record)],
-        [*_role(record, "client")],
-        [*_role(record, "server")],
+        [*_role(record, "client", reasoning)],
+        [*_role(record, "server", reasoning)],
         [*_others(record, reasoning)],
         [*_settle(record, reasoning)],
         [finding_text(item) + place(item) for item in record["findings"]],
@@ -165,11 +165,15 @@ def _handshake(record: Mapping[str, Any]) -> Iterator[str]:
 # ---- roles ----------------------------------------------------------------------------------------
 
 
-def _role(record: Mapping[str, Any], which: str) -> Iterator[str]:
-    """What the label went by for one side: the inventory, or acts with their frames."""
+def _role(record: Mapping[str, Any], which: str, reasoning: Reasoning | None) -> Iterator[str]:
+    """What the label went by for one side: the inventory, or acts with their frames; without a label, what is known."""
     address, role = record[f"{which}_ip"], record[f"{which}_role"]
     facts = [fact for fact in record["evidence"] if fact["field"] == f"{which}_role"]
     whose = f"The {which} {address}"
+    known = dict(reasoning.roles)[which] if reasoning else frozenset()
+    if not facts and known and not role:
+        yield f"{whose} is known as {' and '.join(sorted(known))}; no label stands on it."
+        return
     if not facts:
         said = f"the label makes it {role}" if role else "its role stays open"
         yield f"{whose}: neither inventory nor other conversations say what it is; {said}."

@@ -29,11 +29,13 @@ class Settling:
 @dataclass(frozen=True, slots=True)
 class Reasoning:
     """titles: of the paths that the label names. refused: paths that the bytes or the port allowed, with what spoke
-    against each, best first. settling: what would leave fewer paths, or give a label where there is none."""
+    against each, best first. settling: what would leave fewer paths, or give a label where there is none. roles: what
+    is known of both hosts, by name of the side."""
 
     titles: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
     settling: tuple[Settling, ...]
+    roles: tuple[tuple[str, frozenset[str]], ...]
 
 
 def reason(rulebook: Rulebook, facts: Facts, decision: Decision) -> Reasoning:
@@ -41,7 +43,8 @@ def reason(rulebook: Rulebook, facts: Facts, decision: Decision) -> Reasoning:
     found = matches(rulebook, facts)
     titles = tuple((path, rulebook.paths[path].title) for path in decision.data_paths)
     refused, settling = _refused(found, facts, decision), _settling(rulebook, facts, decision, found)
-    return Reasoning(titles, tuple(refused), tuple(settling))
+    roles = ("client", facts.client_roles), ("server", facts.server_roles)
+    return Reasoning(titles, tuple(refused), tuple(settling), roles)
 
 
 def _refused(found: tuple[Match, ...], facts: Facts, decision: Decision) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,13 @@ def test_foreign_traffic_says_what_is_missing() -> None:
     assert {each.value for each in told.settling if each.what == "server"} >= {"client-access"}
 
 
+def test_roles_that_the_inventory_gives_are_told_where_no_label_stands_on_them() -> None:
+    path = CAPTURES / "audit-other-protocols.pcap"
+    result = classifier.classify(path, inventory=path.with_suffix(".inventory.toml"))
+    unmatched = next(talk for talk in result if talk.absence == "unmatched")
+    assert "The server 10.10.1.11 is known as hub-transport; no label stands on it." in unmatched.explain()
+
+
 @pytest.mark.parametrize("name", ["ticket-49734.pcapng", "shown-2010-mail.pcapng", "foreign-wmi.pcap"])
 def test_every_explanation_tells_all_evidence_in_order(name: str) -> None:
     for talk in classifier.classify(CAPTURES / name):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,24 +97,67 @@ def inside(folder: Path) -> list[int]:
     return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cwd") if str(folder) in os.path.realpath(path)]
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or bool(packages.missing()), reason="not root, or not all servers are installed")
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def machine() -> list[str]:
+    """Interfaces, routes and mounts outside of any laboratory; names of namespaces are shared with whoever has some."""
+    commands = (["ip", "-br", "address"], ["ip", "route"], ["mount"])
+    told = [subprocess.run(words, capture_output=True, text=True, check=True).stdout for words in commands]
+    return [line for text in told for line in text.splitlines() if " /run/netns" not in line]
+
+
+@contextmanager
+def laboratory(folder: Path, scenario: str) -> Iterator[subprocess.Popen[str]]:
+    """A laboratory that writes below a folder."""
+    words = [sys.executable, "-m", "captures.lab", scenario, "--out", str(folder / "out")]
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=LAB.parents[1], env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        yield process
+
+
+def begun(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until servers run in a laboratory."""
+    wait_for(lambda: bool(inside(folder / "tmp")) or process.poll() is not None, "its servers")
+    assert namespaces(process.pid), "it has ended"
+
+
+needs_servers = pytest.mark.skipif(
+    os.geteuid() != 0 or bool(packages.missing()), reason="not root, or not all servers are installed"
+)
+
+
+@needs_servers
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_laboratory_leaves_nothing(tmp_path: Path, sign: signal.Signals) -> None:
-    links = subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout
-    words = [sys.executable, "-m", "captures.lab", "hard-mirrors", "--out", str(tmp_path / "out")]
-    (tmp_path / "tmp").mkdir()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    with subprocess.Popen(words, cwd=LAB.parents[1], env=environment, stderr=subprocess.PIPE) as laboratory:
-        wait_for(lambda: bool(inside(tmp_path / "tmp")) or laboratory.poll() is not None, "its servers")
-        assert namespaces(laboratory.pid), "it has ended"
-        laboratory.send_signal(sign)
-        said = laboratory.communicate()[1]
-    assert laboratory.returncode == 130, said
-    assert not namespaces(laboratory.pid)
+    before = machine()
+    with laboratory(tmp_path, "hard-mirrors") as process:
+        begun(tmp_path, process)
+        process.send_signal(sign)
+        said = process.communicate()[1]
+    assert process.returncode == 130, said
+    assert not namespaces(process.pid)
     assert not inside(tmp_path)
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "out").iterdir())
-    assert subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout == links
+    assert machine() == before
+
+
+@needs_servers
+def test_the_next_laboratory_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    before = machine()
+    with laboratory(tmp_path, "hard-mirrors") as killed:
+        begun(tmp_path, killed)
+        killed.kill()
+    assert namespaces(killed.pid)
+    assert inside(tmp_path)
+    with laboratory(tmp_path, "voice-foreign") as process:
+        told, said = process.communicate()
+    assert process.returncode == 0, said
+    assert told.splitlines()[0].split() == ["SCENARIO", "CONVERSATIONS", "RIGHT", "WRONG", "MISSING"]
+    assert not namespaces(killed.pid)
+    assert not inside(tmp_path)
+    assert not list((tmp_path / "tmp").iterdir())
+    assert machine() == before
 
 
 # ---- tshark ----------------------------------------------------------------------------------------

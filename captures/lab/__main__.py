@@ -9,14 +9,13 @@ import pkgutil
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import FrameType
 
 from captures.lab import comparison, packages, scenarios
 from captures.lab.laboratory import SCENARIOS, Laboratory
-from captures.lab.network import INTERRUPTIONS, LabError, Network, sweep
+from captures.lab.network import INTERRUPTIONS, LabError, Network, folder_of, sweep
 
 HOME = Path(__file__).resolve().parent
 HEADER = """# What was recorded in the laboratory: how, from which servers, and what is true of each conversation.
@@ -27,32 +26,41 @@ HEADER = """# What was recorded in the laboratory: how, from which servers, and 
 
 
 def main(argv: list[str]) -> int:
-    """Play the scenarios; 0 if no label is wrong."""
+    """The command; its exit status."""
     options = parse(argv)
     if os.geteuid() != 0 or sys.platform != "linux":
         print("captures.lab: needs root on Linux, for network namespaces", file=sys.stderr)
         return 2
+    for number in INTERRUPTIONS:
+        signal.signal(number, _stop)
+    try:
+        return work(options)
+    except KeyboardInterrupt:
+        print("captures.lab: interrupted; everything is cleaned up", file=sys.stderr)
+        return 130
+    except LabError as error:
+        print(f"captures.lab: {error}", file=sys.stderr)
+        return 2
+
+
+def work(options: argparse.Namespace) -> int:
+    """Install what is asked for, play the scenarios, print the table; 0 if no label is wrong."""
     if options.install:
         packages.install()
     if lacking := packages.missing():
         print(f"captures.lab: not installed: {' '.join(lacking)}; --install installs them", file=sys.stderr)
         return 2
-    for number in INTERRUPTIONS:
-        signal.signal(number, _stop)
     sweep()
-    folder = Path(tempfile.mkdtemp(prefix="exlab-"))
-    folder.chmod(0o755)
+    folder = folder_of("kept" if options.keep else os.getpid())
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         played, failed = play(options.scenarios or sorted(SCENARIOS), options.out, folder)
-    except KeyboardInterrupt:
-        print("captures.lab: interrupted; everything is cleaned up", file=sys.stderr)
-        return 130
     finally:
         if options.keep:
             print(f"logs and configurations: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+        sweep()
     if not played:
         return 1
     wrong = comparison.table(options.out, played, sys.stdout)

@@ -8,9 +8,11 @@ every port, the capture port among them, once. Hosts have single addresses and f
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +22,7 @@ from types import TracebackType
 from captures.makers.scene import Host
 
 PREFIX = "exlab"
+NAMES = Path("/run/netns")
 SWITCH, MONITOR = "switch", "monitor"
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 180
@@ -273,18 +276,41 @@ class Network:
         return bool(pids)
 
 
+def owner_of(name: str) -> int:
+    """The process that made this namespace or folder, if it is a laboratory's and that process is no more; else 0."""
+    prefix, _, rest = name.partition("-")
+    owner = rest.partition("-")[0]
+    return int(owner) if prefix == PREFIX and owner.isdecimal() and not Path("/proc", owner).exists() else 0
+
+
+def folder_of(owner: int | str) -> Path:
+    """A new folder for what a laboratory writes, which all accounts of its servers may enter.
+
+    owner: its process; any other word for a folder that is to stay.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{owner}-"))
+    folder.chmod(0o755)
+    return folder
+
+
 def sweep() -> None:
-    """Remove what laboratories left behind that were killed: namespaces named after a process that is no more."""
+    """Remove what killed laboratories left behind, and the folder that `ip netns` mounts for names, if it has none."""
     left: dict[int, list[str]] = {}
     for line in run("ip", "netns", "list").splitlines():
-        prefix, _, rest = line.split()[0].partition("-")
-        owner, _, space = rest.partition("-")
-        if prefix == PREFIX and owner.isdecimal() and not Path("/proc", owner).exists():
-            left.setdefault(int(owner), []).append(space)
+        name = line.split()[0]
+        if owner := owner_of(name):
+            left.setdefault(owner, []).append(name.split("-", 2)[2])
     for number, spaces in left.items():
         network = Network(Path(), number)
         network._spaces = spaces
         network.close()
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        if owner_of(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    if NAMES.is_dir() and not any(NAMES.iterdir()):
+        subprocess.run(["umount", str(NAMES)], capture_output=True, check=False)
+        with suppress(OSError):  # somebody else has begun to use it
+            NAMES.rmdir()
 
 
 def wait_for(true: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:

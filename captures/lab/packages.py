@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from captures.lab.network import LabError
+
 PACKAGES = (
     "curl", "dovecot-imapd", "dovecot-pop3d", "ethtool", "iproute2", "krb5-user", "ldap-utils", "libnet-ssleay-perl",
     "libsasl2-modules-gssapi-mit", "nftables", "nginx-light", "openssl", "postfix", "procps", "samba",
@@ -16,14 +18,15 @@ PACKAGES = (
     "tcpdump", "winbind",
 )  # fmt: skip
 POLICY = Path("/usr/sbin/policy-rc.d")
+NO = "#!/bin/sh\n# of captures.lab, while it installs\nexit 101\n"
 
 
 @contextmanager
 def no_services() -> Iterator[None]:
     """Debian starts services as it installs them, unless policy-rc.d says no (Debian policy 9.3.3)."""
-    made = not POLICY.exists()
+    made = not POLICY.exists() or POLICY.read_text() == NO  # of a laboratory that was killed
     if made:
-        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.write_text(NO)
         POLICY.chmod(0o755)
     try:
         yield
@@ -34,11 +37,23 @@ def no_services() -> Iterator[None]:
 
 def install() -> None:
     """apt-get, asking nothing."""
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with no_services():
-        subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=True)
-        words = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-        subprocess.run(words, env=quiet, check=True, stdin=subprocess.DEVNULL)
+        apt("update")
+        apt("install", "-y", "--no-install-recommends", *PACKAGES)
+
+
+def apt(*words: str) -> None:
+    """Run apt-get to its end, also when interrupted: half of a package is worse than a late answer."""
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "-qq", *words]
+    process = subprocess.Popen(command, env=quiet, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    if status:
+        raise LabError(f"{' '.join(command)}: exit status {status}")
 
 
 def missing() -> list[str]:

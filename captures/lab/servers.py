@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from captures.lab.laboratory import Laboratory
-from captures.lab.network import run
+from captures.lab.network import run, wait_for
+from captures.makers import rpc
 from captures.makers.scene import Host
 
 PASSWORD = "not-a-secret"
@@ -20,19 +21,20 @@ maillog_file_prefixes = {place}
 myhostname = {name}
 mydestination =
 local_transport = discard
+local_recipient_maps =
 virtual_mailbox_domains = {domain}
 virtual_transport = discard
-relayhost = {relay}
+relayhost =
 disable_dns_lookups = yes
 smtp_host_lookup = native
 inet_interfaces = {address}
 inet_protocols = ipv4
 mynetworks = {address}/32
-smtpd_tls_security_level = may
+smtpd_tls_security_level = {tls}
 smtpd_tls_cert_file = {certificate}
 smtpd_tls_key_file = {key}
 smtpd_tls_loglevel = 1
-smtp_tls_security_level = may
+smtp_tls_security_level = {tls}
 smtp_tls_loglevel = 1
 alias_maps =
 """
@@ -163,13 +165,16 @@ def certificate(lab: Laboratory, host: Host, *names: str) -> tuple[Path, Path]:
     return place, key
 
 
-def postfix(lab: Laboratory, host: Host, domain: str, relay: Host | None = None) -> Path:
-    """Postfix on 25 and 587; throws away mail for its domain, sends other mail to `relay`. Its folder, with `log`."""
+def postfix(lab: Laboratory, host: Host, domain: str, *, tls: bool = True) -> Path:
+    """Postfix on 25 and 587; throws away what is for its domain. Its folder, with the file `log`.
+
+    tls: does it offer and ask for STARTTLS?
+    """
     place = lab.folder / f"{host.name}-postfix"
     chain, key = certificate(lab, host)
     settings = POSTFIX.format(
-        place=place, name=host.fqdn, domain=domain, address=host.address, certificate=chain,
-        key=key, relay=f"[{relay.address}]" if relay else "",
+        place=place, name=host.fqdn, domain=domain, address=host.address, certificate=chain, key=key,
+        tls="may" if tls else "none",
     )  # fmt: skip
     lab.write(f"{place.name}/main.cf", settings)
     lab.write(f"{place.name}/master.cf", POSTFIX_SERVICES)
@@ -179,6 +184,19 @@ def postfix(lab: Laboratory, host: Host, domain: str, relay: Host | None = None)
     lab.start(host, "postfix", "-c", str(place), "start-fg")
     lab.listening(host, 25, 587)
     return place
+
+
+def post(lab: Laboratory, host: Host, place: Path, server: Host) -> None:
+    """Let the Postfix of a host send a message to a server, by its address (RFC 5321 4.1.3), and wait for it."""
+    recipient = f"b@[{server.address}]"
+    lab.call(host, "sh", "-c", f"echo hello | sendmail -C {place} -f a@{host.fqdn} '{recipient}'")
+    sent = f"to=<{recipient}>"
+    wait_for(lambda: any(sent in line and "status=sent" in line for line in logged(place)), f"{host.name} to send")
+
+
+def logged(place: Path) -> list[str]:
+    """The lines of a server's log."""
+    return (place / "log").read_text().splitlines()
 
 
 def dovecot(lab: Laboratory, host: Host) -> Path:
@@ -266,7 +284,7 @@ class Samba:
     def service(self, name: str, spns: dict[str, str]) -> dict[str, Any]:
         """A new account that owns these names (by interface); what a server needs to read tickets for them."""
         self.user(name)
-        for spn in spns.values():
+        for spn in sorted({*spns.values()}):
             self.tool("spn", "add", spn, name)
         return {"spns": spns, "password": SECRET, "salt": f"EXAMPLE.TEST{name}"}
 
@@ -287,11 +305,15 @@ class Samba:
         self.call(client, "net", "ads", "join", "-s", settings, *user)
         self.call(client, "net", "ads", "testjoin", "-s", settings)
 
-    def port(self, uuid: str, version: str) -> int:
-        """Where an interface listens: the endpoint mapper is asked from the server itself, on its loopback."""
+    def ports(self, *interfaces: rpc.Syntax) -> dict[str, int]:
+        """Where interfaces listen: the endpoint mapper is asked from the server itself, on its loopback."""
         program = (
             "import sys; from impacket.dcerpc.v5 import epm; from impacket.uuid import uuidtup_to_bin; print(epm."
             "hept_map('127.0.0.1', uuidtup_to_bin((sys.argv[1], sys.argv[2])), protocol='ncacn_ip_tcp'))"
         )
-        said = self.lab.call(self.host, sys.executable, "-c", program, uuid, version, log=f"map-{uuid}.log")
-        return int(said.rpartition("[")[2].rstrip("]\n"))
+        found = {}
+        for item in interfaces:
+            words = (sys.executable, "-c", program, item.uuid, f"{item.major}.0")
+            said = self.lab.call(self.host, *words, log=f"map-{item.name}.log")
+            found[item.name] = int(said.rpartition("[")[2].rstrip("]\n"))
+        return found

@@ -135,7 +135,6 @@ class Conversation(DCERPC_Server):
     def __init__(self, host: Server, interfaces: list[str], port: int, peer: tuple[str, int]) -> None:
         super().__init__(DCERPC_Transport.NCACN_IP_TCP, ndr64=host.config.get("ndr64", True), verb=False, port=port)
         self.host, self.peer, self.said = host, peer, 0
-        self.interfaces = interfaces
         self.served = {uuid.UUID(INTERFACES[name].uuid): name for name in interfaces}
 
     def loop(self, connection: socket.socket) -> None:
@@ -159,10 +158,11 @@ class Conversation(DCERPC_Server):
         if not (DceRpc5Bind in message or DceRpc5AlterContext in message):
             super().recv(message)
             return
-        if message.auth_verifier and not self.session.ssp:
-            self.session.ssp = self.host.package(message.auth_verifier.auth_type, self.interfaces[0])
         asked = [context.abstract_syntax.if_uuid for context in message.context_elem]
         accepted = [item for item in dict.fromkeys(asked) if item in self.served]
+        if message.auth_verifier and not self.session.ssp:
+            name = self.served[accepted[0]] if accepted else ""
+            self.session.ssp = self.host.package(message.auth_verifier.auth_type, name)
         level = message.auth_verifier.auth_level if message.auth_verifier else 1
         if accepted:
             super().recv(message)

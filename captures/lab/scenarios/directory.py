@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from captures.lab.laboratory import Laboratory, scenario
+from captures.lab.laboratory import Laboratory, Recording, scenario
 from captures.lab.servers import SECRET, Samba
 from captures.lab.truth import Announced
 from captures.makers import rpc
@@ -17,6 +17,7 @@ from captures.makers.organisation import PLACES
 from captures.makers.scene import Host, Truth
 
 ADMINISTRATOR = f"EXAMPLE/Administrator%{SECRET}"
+SECURE_CHANNEL = "captures.lab.programs.secure_channel"
 FOREIGN: dict[str, Any] = {"absence": ("not-exchange", "unmatched", "encrypted")}
 MAPPED = Truth("epm", interfaces=((rpc.EPM.uuid, True),), authentication=("none",), encryption=("none",))
 CALLED = {
@@ -25,6 +26,21 @@ CALLED = {
     ),
     "drsuapi": Truth(
         "dcerpc", interfaces=((rpc.DRSUAPI.uuid, True),), authentication=("ntlm",), encryption=("rpc-privacy",)
+    ),
+}
+THROUGH_CHANNEL = {
+    "netlogon": Truth(
+        "dcerpc", interfaces=((rpc.NETLOGON.uuid, True),), authentication=("none", "netlogon"),
+        encryption=("none", "rpc-privacy"),
+    ),
+    "lsarpc": Truth(
+        "dcerpc", interfaces=((rpc.LSARPC.uuid, True),), authentication=("netlogon",), encryption=("rpc-privacy",)
+    ),
+}
+"""Both by a member; the channel is agreed on in a conversation of its own, which nothing protects."""
+BESIDE_CHANNEL = {
+    "lsarpc": Truth(
+        "dcerpc", interfaces=((rpc.LSARPC.uuid, True),), authentication=("ntlm",), encryption=("rpc-integrity",)
     ),
 }
 
@@ -47,7 +63,7 @@ def directory(lab: Laboratory) -> None:
     desk = lab.plug(Host("desk7", "10.30.0.7"))
     samba = Samba(lab, dc)
     samba.begin()
-    ports = {item.name: samba.port(item.uuid, f"{item.major}.0") for item in (rpc.SAMR, rpc.DRSUAPI)}
+    ports = samba.ports(rpc.SAMR, rpc.DRSUAPI)
     with lab.record(
         "directory", "Kerberos, LDAP with GSSAPI, SAMR and DRSUAPI by Samba's own endpoint mapper"
     ) as recording:
@@ -60,10 +76,18 @@ def directory(lab: Laboratory) -> None:
         lab.expect(recording, dc, 88, Truth("kerberos", **known), client=client)
         sealed = Truth("ldap", authentication=("kerberos",), encryption=("sasl-seal",), **known)
         lab.expect(recording, dc, 389, sealed, client=client)
-        lab.expect(recording, dc, 135, replace(MAPPED, **known), client=client)
-        for name, seen in CALLED.items():
-            announced = Announced("ept_map", (dc.address, 135), (client.address, 0))
-            lab.expect(recording, dc, ports[name], replace(seen, **known), client=client, announced=announced)
+        called(lab, recording, dc, client, ports, CALLED, known)
+
+
+def called(
+    lab: Laboratory, recording: Recording, dc: Host, client: Host, ports: dict[str, int], seen: dict[str, Truth],
+    known: dict[str, Any],
+) -> None:  # fmt: skip
+    """What is true of calls to Samba's mapper, and to the ports that it handed out."""
+    lab.expect(recording, dc, 135, replace(MAPPED, **known), client=client)
+    announced = Announced("ept_map", (dc.address, 135), (client.address, 0))
+    for name, truth in seen.items():
+        lab.expect(recording, dc, ports[name], replace(truth, **known), client=client, announced=announced)
 
 
 def log_on(samba: Samba, client: Host) -> None:
@@ -144,3 +168,18 @@ def domain_join(lab: Laboratory) -> None:
         "dcerpc", interfaces=((MGMT, True),), authentication=("ntlm",), encryption=("rpc-privacy",), **FOREIGN
     )
     lab.expect(recording, dc, 135, managed, client=reader)
+    secure_channel(lab, samba, hub, piper)
+
+
+def secure_channel(lab: Laboratory, samba: Samba, hub: Host, desk: Host) -> None:
+    """Netlogon and LSA on ports of their own, through the member's secure channel; a stranger's LSA with NTLM."""
+    dc = samba.host
+    ports = samba.ports(rpc.NETLOGON, rpc.LSARPC)
+    about = "Netlogon and LSA over TCP: through a member's secure channel; with NTLM by a stranger"
+    with lab.record("secure-channel", about) as recording:
+        samba.call(hub, "/usr/bin/python3", "-m", SECURE_CHANNEL, str(lab.folder / f"{hub.name}.conf"), dc.fqdn)
+        where = f"ncacn_ip_tcp:{dc.fqdn}[sign]"
+        refused = ("rpcclient", *samba.alone, where, "-U", ADMINISTRATOR, "-c", "lsaquery")
+        samba.call(desk, *refused, fails=True)  # without a secure channel LSA takes the bind and denies the call
+    for client, seen, known in ((hub, THROUGH_CHANNEL, facts("hub1")), (desk, BESIDE_CHANNEL, FOREIGN)):
+        called(lab, recording, dc, client, ports, seen, known)

@@ -139,22 +139,25 @@ def asking(library: str, server: Host, interface: rpc.Syntax, *options: str) -> 
     return *program, library, server.address, interface.name, *options
 
 
-STORE = {"interfaces": ["EMSMDB", "AsyncEMSMDB"], "port": 0}
-BOOK = {"interfaces": ["NSPI", "RFRI"], "port": 0}
+OF_STORE, OF_BOOK = (rpc.EMSMDB, rpc.ASYNC_EMSMDB), (rpc.NSPI, rpc.RFRI)
+STORE, BOOK = ({"interfaces": [item.name for item in items], "port": 0} for items in (OF_STORE, OF_BOOK))
+LEVEL_NAMES = ("connect", "integrity", "privacy")
 
 
 @scenario("rpc-ntlm", "Client Access and Mailbox servers' RPC with NTLM at every level, NDR32 and NDR64", *PYTHON)
 def ntlm(lab: Laboratory) -> None:
     cas, mailbox, outlook = lab.host("cas1"), lab.host("mbx1"), lab.host("outlook1")
-    about = "Outlook to Client Access, Client Access to Mailbox: NTLM at connect, integrity, privacy; NDR32, NDR64"
+    about = (
+        "each interface by NTLM at connect, integrity and privacy: NDR32 of impacket from Outlook, NDR64 of scapy from "
+        "Outlook or Client Access"
+    )
     servers = [RpcHost(lab, cas, [STORE, BOOK]), RpcHost(lab, mailbox, [STORE])]
     with lab.record("rpc-ntlm", about) as recording:
-        for level in ("connect", "integrity", "privacy"):
-            client(lab, outlook, "impacket", cas, rpc.EMSMDB, "--level", level)
-            client(lab, cas, "scapy", mailbox, rpc.EMSMDB, "--level", level, "--ndr64")
-        client(lab, outlook, "scapy", cas, rpc.ASYNC_EMSMDB, "--calls", "0")
-        client(lab, outlook, "scapy", cas, rpc.NSPI, "--ndr64", "--calls", "0", "3", "1")
-        client(lab, outlook, "impacket", cas, rpc.RFRI, "--calls", "0", "1")
+        for interface, level in product((*OF_STORE, *OF_BOOK), LEVEL_NAMES):
+            options = ("--level", level, "--calls", "0", "5")
+            client(lab, outlook, "impacket", cas, interface, *options)
+            who, whom = (cas, mailbox) if interface in OF_STORE else (outlook, cas)
+            client(lab, who, "scapy", whom, interface, "--ndr64", *options)
     for server in servers:
         server.tell(recording)
 
@@ -192,27 +195,26 @@ def kerberos(lab: Laboratory) -> None:
     ]
     samba.begin()
     login = ("--kdc", dc.address, "--user", "alice", "--password", SECRET, "--domain", "EXAMPLE.TEST")
-    about = (
-        "Outlook to Client Access, Client Access to Mailbox: Kerberos alone and in SPNEGO; NDR32, NDR64; the tickets"
-    )
-    with lab.record("rpc-kerberos", about) as recording:
-        for number, (level, (who, whom)) in enumerate(
-            product(("connect", "integrity", "privacy"), ((outlook, cas), (cas, mailbox)))
-        ):
-            package = ("--package", ("kerberos", "negotiate")[number // 2 % 2], "--spn", spns(whom)["EMSMDB"])
-            syntax = ("--ndr64",) if number % 3 else ()
-            client(
-                lab, who, "scapy", whom, rpc.EMSMDB, "--level", level, *login, *package, *syntax, "--calls", "10", "1"
-            )
-        for level in ("integrity", "privacy"):
-            package = ("--package", "negotiate", "--spn", spns(cas)["NSPI"])
-            client(lab, outlook, "scapy", cas, rpc.NSPI, "--level", level, *login, *package, "--calls", "0", "3", "1")
-    for server in servers:
-        server.tell(recording)
-    for who, key in ((outlook, ""), (cas, "cas1")):
-        lab.expect(recording, dc, 88, Truth("kerberos", **facts(key)), client=who)
+    about = "by Kerberos alone and in SPNEGO, at connect, integrity and privacy, NDR32 and NDR64; the tickets"
+    for name, what, items in (
+        ("rpc-kerberos", "store: Outlook to Client Access, Client Access to Mailbox", OF_STORE),
+        ("rpc-kerberos-book", "address book: Outlook to Client Access", OF_BOOK),
+    ):
+        with lab.record(name, f"{what}, {about}") as recording:
+            for number, (wide, interface, level) in enumerate(product((False, True), items, LEVEL_NAMES)):
+                who, whom = (cas, mailbox) if wide and items == OF_STORE else (outlook, cas)
+                package = ("--package", ("kerberos", "negotiate")[number % 2], "--spn", spns(whom)[interface.name])
+                syntax = ("--ndr64",) if wide else ()
+                client(
+                    lab, who, "scapy", whom, interface, "--level", level, *login, *package, *syntax, "--calls", "0", "3"
+                )
+        for server in servers:
+            server.tell(recording)
+        for who, key in ((outlook, ""), (cas, "cas1")):
+            lab.expect(recording, dc, 88, Truth("kerberos", **facts(key)), client=who)
 
 
 def spns(host: Host) -> dict[str, str]:
     """The names of a server's services, as tickets have them."""
-    return {"EMSMDB": f"exchangeMDB/{host.fqdn}", "NSPI": f"exchangeAB/{host.fqdn}"}
+    services = {"EMSMDB": "exchangeMDB", "AsyncEMSMDB": "exchangeMDB", "NSPI": "exchangeAB", "RFRI": "exchangeRFR"}
+    return {interface: f"{service}/{host.fqdn}" for interface, service in services.items()}

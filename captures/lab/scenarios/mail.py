@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from itertools import count, product
+from pathlib import Path
 from typing import Any
 
 from captures.lab import servers
 from captures.lab.laboratory import Laboratory, Recording, scenario
-from captures.lab.network import LabError, wait_for
+from captures.lab.network import LabError
 from captures.makers.openings import COMMON_WORDS, EDGE_WORDS, INTERNAL_WORDS
 from captures.makers.scene import Host, Truth
 
@@ -39,13 +40,16 @@ PATHS: dict[tuple[str, str], dict[str, Any]] = {
         "data_paths": ("note-remote-smtp-opportunistic-tls",),
         "also": ("note-domain-security", "doc-hub-internet-smtp"),
     },
+    ("edge-transport", "hub-transport"): {
+        "data_paths": ("transport-edge-to-hub",), "also": ("note-domain-security",)
+    },
 }
 
 
-def exchange(lab: Laboratory, host: Host, words: tuple[str, ...]) -> None:
-    """Exchange's SMTP on 25 of a host."""
+def exchange(lab: Laboratory, host: Host, words: tuple[str, ...], *, tls: bool = True) -> None:
+    """Exchange's SMTP on 25 of a host; tls: does it offer any?"""
     chain, key = servers.certificate(lab, host)
-    listed = (*COMMON_WORDS, *words)
+    listed = [word for word in (*COMMON_WORDS, *words) if tls or word not in ENCRYPTION]
     lab.start(host, *PROGRAM, "serve", host.fqdn, host.address, str(chain), str(key), *listed, log=f"{host.name}.log")
     lab.listening(host, 25)
 
@@ -83,20 +87,50 @@ def transport(lab: Laboratory) -> None:
     exchange(lab, hub, INTERNAL_WORDS)
     exchange(lab, other, INTERNAL_WORDS)
     exchange(lab, edge, EDGE_WORDS)
-    place = servers.postfix(lab, internet, "example.org", relay=edge)
+    place = servers.postfix(lab, internet, "example.org")
     with lab.record("mail-transport", about) as recording:
         send(lab, hub, other, "X-ANONYMOUSTLS", "b@example.test")
         send(lab, other, hub, "X-ANONYMOUSTLS", "c@example.test")
         send(lab, edge, internet, "STARTTLS", "b@example.org")
-        lab.call(internet, "sh", "-c", f"echo hello | sendmail -C {place} -f a@example.org b@example.test")
-        wait_for(lambda: "to=<b@example.test>" in (place / "log").read_text(), "Postfix to send")
+        servers.post(lab, internet, place, edge)
     tell(lab, recording, other, hub)
     tell(lab, recording, hub, other)
     tell(lab, recording, edge, internet)
     lab.expect(recording, internet, 25, truth(edge, internet, "STARTTLS"))
-    log = (place / "log").read_text()
-    if not all(f"TLS connection established {way}" in log for way in ("from", "to")):
-        raise LabError(f"Postfix didn't use TLS both ways, see {place / 'log'}")
+    used_tls(place, received=1, sent=1)
+
+
+def used_tls(place: Path, received: int, sent: int) -> None:
+    """Postfix's log has so many sessions with TLS."""
+    lines = servers.logged(place)
+    seen = [sum(f"TLS connection established {way}" in line for line in lines) for way in ("from", "to")]
+    if seen != [received, sent]:
+        raise LabError(f"Postfix used TLS {seen} times, not {received} and {sent}, see {place / 'log'}")
+
+
+@scenario("mail-edge", "Postfix in the place of an Edge: Internet and Hub, with and without STARTTLS", "postfix")
+def in_place_of_an_edge(lab: Laboratory) -> None:
+    """Two hosts on either side, of which one has no STARTTLS. What Postfix takes in is no path of an Edge server."""
+    edge, internet, hub, other = (lab.host(key) for key in ("edge1", "internet1", "hub1", "hub2"))
+    clear = lab.plug(Host("mx2", "203.0.113.25", ("internet-mta",)))
+    exchange(lab, hub, INTERNAL_WORDS)
+    exchange(lab, other, INTERNAL_WORDS, tls=False)
+    place = servers.postfix(lab, edge, "example.test")
+    places = {internet: servers.postfix(lab, internet, "example.org"),
+              clear: servers.postfix(lab, clear, "example.org", tls=False)}  # fmt: skip
+    verbs = {internet: "STARTTLS", hub: "STARTTLS", clear: "none", other: "none"}
+    about = "Postfix in an Edge's place, Postfix of the Internet and Hubs: STARTTLS, and clear, both ways"
+    with lab.record("mail-edge", about) as recording:
+        for host in places:
+            servers.post(lab, host, places[host], edge)
+        for host in (hub, other):
+            send(lab, host, edge, verbs[host], "b@example.test")
+        for host in verbs:
+            servers.post(lab, edge, place, host)
+    for host, verb in verbs.items():
+        lab.expect(recording, edge, 25, Truth("smtp", encryption=ENCRYPTION[verb], **FOREIGN), client=host)
+        lab.expect(recording, host, 25, truth(edge, host, verb), client=edge)
+    used_tls(place, received=2, sent=2)
 
 
 @scenario(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ OUTLOOKS_2016 = """
       return 200;
     }
 """
+PYTHON_CLIENT = (sys.executable, "-m", "captures.lab.programs.web_client")
 SOAP = ("-H", "Content-Type: text/xml; charset=utf-8", "--data")
 ELSEWHERE = "/owa/elsewhere/"
 PUBLIC = "mail.example.test"
@@ -62,8 +64,17 @@ ROWS = {(PLACES[key][1], verb, target, agent): path for key, path, verb, target,
 def curl(lab: Laboratory, client: Host, server: Host, scheme: str, name: str, *words: str, target: str = "/") -> None:
     """One request to a server by its public name; session keys go into the file `keylog`."""
     where = ("--resolve", f"{name}:443:{server.address}", "--resolve", f"{name}:80:{server.address}")
-    keys = {"SSLKEYLOGFILE": str(lab.folder / "keylog")}
-    lab.call(client, "curl", "-sS", "-k", *where, *words, f"{scheme}://{name}{target}", env=keys)
+    lab.call(client, "curl", "-sS", "-k", *where, *words, f"{scheme}://{name}{target}", env=keys(lab))
+
+
+def keys(lab: Laboratory) -> dict[str, str]:
+    """Where clients keep their session keys."""
+    return {"SSLKEYLOGFILE": str(lab.folder / "keylog")}
+
+
+def soap(call: str) -> str:
+    """An envelope around one call."""
+    return f"<s:Envelope><s:Body><{call}/></s:Body></s:Envelope>"
 
 
 def requests(place: Path) -> Iterator[tuple[str, int, int, str, str, str]]:
@@ -82,14 +93,19 @@ def client_access(lab: Laboratory) -> None:
     place = servers.nginx(lab, cas, CLIENT_ACCESS + PROXY % other.address, PUBLIC, "autodiscover.example.test")
     servers.nginx(lab, other, CLIENT_ACCESS)
     about = (
-        "OWA, ECP, EWS, ActiveSync, Autodiscover, OAB, PowerShell on 80 and 443; one Client Access proxies to another"
+        "OWA, ECP, EWS, ActiveSync, Autodiscover, OAB, PowerShell on 80 and 443, by curl, web services also by Python; "
+        "one Client Access proxies to another"
     )
     with lab.record("web-client-access", about) as recording:
         for scheme in ("http", "https"):
             for key, _, verb, target, agent, call in WEB:
-                body = (*SOAP, f"<s:Envelope><s:Body><{call}/></s:Body></s:Envelope>") if verb == "POST" else ()
+                body = (*SOAP, soap(call)) if verb == "POST" else ()
                 options = ("-u", USER, "-A", agent, "--http1.1", *body)
                 curl(lab, clients[key], cas, scheme, PUBLIC, *options, target=target)
+        for key, _, verb, target, agent, call in WEB:
+            if key == "ews1":
+                words = (verb, target, agent, USER, soap(call))
+                lab.call(clients[key], *PYTHON_CLIENT, cas.address, PUBLIC, *words, env=keys(lab))
         curl(lab, clients["browser1"], cas, "https", PUBLIC, "-u", USER, target=ELSEWHERE)
     recording.keylog = (lab.folder / "keylog").read_text()
     by_address = {host.address: host for host in clients.values()}
