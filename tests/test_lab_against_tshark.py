@@ -114,10 +114,11 @@ def mechanism(layer: Any) -> str:
 
 @dataclass
 class Told:
-    """What tshark says of one conversation; level: the highest that a bind asks for."""
+    """What tshark says of one conversation; level: the highest that a bind asks for; kind: its security package."""
 
     interfaces: set[str]
     authentication: str = "none"
+    kind: str = ""
     level: str = ""
 
 
@@ -131,8 +132,8 @@ def told(entry: dict[str, Any]) -> dict[Ends, Told]:
         talk.interfaces |= set(values(layer, "dcerpc.cn_bind_to_uuid"))
         level = first(layer, "dcerpc.auth_level")
         if level >= talk.level:
-            talk.level = level
-            talk.authentication = PACKAGES.get(first(layer, "dcerpc.auth_type") or "0") or mechanism(layer)
+            talk.level, talk.kind = level, first(layer, "dcerpc.auth_type")
+            talk.authentication = PACKAGES.get(talk.kind or "0") or mechanism(layer)
     return found
 
 
@@ -156,10 +157,10 @@ def mapped(entry: dict[str, Any]) -> set[tuple[str, str, str]]:
 # ---- beside ours -----------------------------------------------------------------------------------
 
 
-def level_of(talk: classifier.Conversation, theirs: str) -> str:
-    """The level that the evidence of a label names; where there is no label, only the word for it is compared."""
-    return next((fact["value"] for fact in talk.evidence if fact["field"] == "rpc.auth-level"),
-                "" if talk.certainty else theirs)  # fmt: skip
+def number(talk: classifier.Conversation, field: str, theirs: str) -> str:
+    """The number that the evidence of a label names; where there is no label, only the word for it is compared."""
+    said = next((fact["value"] for fact in talk.evidence if fact["field"] == field), "")
+    return said if talk.certainty else theirs
 
 
 def handed_out(answers: classifier.Result) -> set[tuple[str, str, str]]:
@@ -176,15 +177,16 @@ def beside(entry: dict[str, Any], answers: classifier.Result) -> Iterator[Compar
     file, theirs, sessions = entry["file"], told(entry), logins(entry)
     ours = {(talk.client_ip, talk.client_port, talk.server_ip, talk.server_port): talk for talk in answers}
     for key in sorted({*theirs, *(key for key, talk in ours.items() if talk.rpc_interfaces)}):
-        seen, talk = theirs.get(key, Told(set(), "", "")), ours[key]
+        seen, talk = theirs.get(key, Told(set(), "")), ours[key]
         uuids = {item["uuid"] for item in talk.rpc_interfaces}
         for uuid in sorted(seen.interfaces | uuids):
             yield Compared(file, "interface", key, uuid * (uuid in uuids), uuid * (uuid in seen.interfaces))
-        level, known = level_of(talk, seen.level), PROTECTIONS[seen.level]
-        if key in sessions and known == "none" and talk.encryption in SESSIONS:
-            known = talk.encryption  # the session's, which test_protection_against_tshark compares
-        yield Compared(file, "level", key, f"{level} {talk.encryption}", f"{seen.level} {known}")
-        yield Compared(file, "authentication", key, str(talk.authentication), sessions.get(key, seen.authentication))
+        level, word = number(talk, "rpc.auth-level", seen.level), PROTECTIONS[seen.level]
+        if key in sessions and word == "none" and talk.encryption in SESSIONS:
+            word = talk.encryption  # the session's, which test_protection_against_tshark compares
+        yield Compared(file, "level", key, f"{level} {talk.encryption}", f"{seen.level} {word}")
+        kind, word = number(talk, "rpc.auth-type", seen.kind), sessions.get(key, seen.authentication)
+        yield Compared(file, "authentication", key, f"{kind} {talk.authentication}", f"{seen.kind} {word}")
     for key in sorted(set(sessions) - set(theirs)):
         yield Compared(file, "authentication", key, str(ours[key].authentication), sessions[key])
     learned, answered = handed_out(answers), mapped(entry)
