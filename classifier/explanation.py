@@ -67,10 +67,58 @@ _CODES: Final = {
     ("rpc.auth-level", "2"): "connect",
     ("rpc.auth-level", "3"): "call",
     ("rpc.auth-level", "4"): "packet",
-    ("rpc.auth-level", "5"): "integrity",
-    ("rpc.auth-level", "6"): "privacy",
+    ("rpc.auth-level", "5"): "packet integrity",
+    ("rpc.auth-level", "6"): "packet privacy",
 }
 """Numbers of the protocol in words (MS-RPCE 2.2.1.1.7 and 2.2.1.1.8)."""
+
+_WORDS: Final = {
+    "rpc.asked": "asks the mapper for",
+    "rpc.auth-type": "auth type",
+    "rpc.auth-level": "auth level",
+    "kerberos.client": "Kerberos name of the client",
+    "kerberos.service": "Kerberos ticket for",
+    "kerberos.etype": "the ticket is encrypted with",
+    "ntlm.user": "NTLM login of",
+    "smtp.banner": "greeting",
+    "smtp.ehlo": "EHLO keyword",
+    "smtp.command": "the client's command",
+    "smtp.mail-from-domain": "mail from",
+    "smtp.queued": "the message was queued by",
+    "smtp.refused": "the server refused",
+    "pop3.greeting": "greeting",
+    "imap4.greeting": "greeting",
+    "nntp.greeting": "greeting",
+    "nntp.command": "the client's command",
+    "link-state.greeting": "greeting",
+    "tls.sni": "server name in the ClientHello (SNI)",
+    "tls.certificate-self-signed": "shows a self-signed certificate",
+    "tls.certificate-subject": "the server's certificate names",
+    "tls.client-certificate": "the client's certificate names",
+    "tls.decrypted": "read inside TLS, with the session's keys",
+    "http.method": "request",
+    "http.path": "asked for",
+    "http.host": "Host header",
+    "http.user-agent": "User-Agent header",
+    "http.server": "Server header",
+    "http.status": "status of the answer",
+    "http.header": "header",
+    "http.soap-operation": "SOAP operation",
+    "http.x-owa-version": "X-OWA-Version header",
+    "ldap.base-dn": "search below",
+    "ldap.attribute": "LDAP attribute",
+    "ldap.bind-dn": "simple bind as",
+    "ldap.isglobalcatalogready": "the server says isGlobalCatalogReady",
+    "dns.query": "question",
+    "dns.answer": "answer",
+    "smb.share": "share",
+    "smb.pipe": "pipe",
+    "sip.method": "SIP request",
+    "sip.server": "Server header",
+    "sip.user-agent": "User-Agent header",
+    "net.tcp.via": "Via URI",
+}
+"""What evidence is called; what is not here goes by the name of its field."""
 
 
 def explain(record: Mapping[str, Any], reasoning: Reasoning | None = None) -> str:
@@ -119,7 +167,8 @@ def _head(record: Mapping[str, Any], reasoning: Reasoning | None) -> Iterator[st
     beside = [path for path in paths if path != named]
     if named and beside:
         yield f"fits too: {', '.join(beside)}"
-    yield f"{record['certainty']} means: {_CERTAINTIES[record['certainty']]}"
+    which = "" if named else "; which of these stays open"
+    yield f"{record['certainty']} means: {_CERTAINTIES[record['certainty']]}{which}"
     if record["exchange_versions"]:
         yield f"Exchange versions that fit: {', '.join(record['exchange_versions'])}"
 
@@ -134,14 +183,14 @@ def _port(record: Mapping[str, Any]) -> Iterator[str]:
         source = {**source, "file": None} if source["file"] == record["file"] else source
         yield f"Port {port}: {_KINDS[source['kind']]}{f' for {interface}' * bool(interface)}{place(source)}."
     else:
-        yield f"Port {port}: nothing in the capture handed it out{_alone(record)}."
+        yield f"Port {port}: {_known(record)}nothing in the capture handed it out."
     why = _ORIENTATIONS[record["orientation"]]
     yield f"{record['client_ip']} is the client: {why} (frame {record['first_frame']})."
 
 
-def _alone(record: Mapping[str, Any]) -> str:
+def _known(record: Mapping[str, Any]) -> str:
     counts = any(fact["kind"] == "port" for fact in record["evidence"])
-    return "; that it is a documented one is part of the evidence" if counts else ""
+    return "a documented one, which is part of the evidence; " if counts else ""
 
 
 def _handshake(record: Mapping[str, Any]) -> Iterator[str]:
@@ -151,15 +200,19 @@ def _handshake(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"Payload: {record['protocol']}{place(first) if first else ''}."
     else:
         yield "Payload: none." if record["absence"] == "no-payload" else "Payload: none that could be read."
-    yield from map(interface_text, record["rpc_interfaces"])
-    for fact in seen:
-        if fact["kind"] != "payload":
-            word = "asks the mapper for" if fact["kind"] == "query" else f"{fact['field']}:"
-            meaning = _CODES.get((fact["field"], fact["value"]), "")
-            yield f"{word} {fact['value']}{f', {meaning}' * bool(meaning)}{place(fact)}"
+    told = [(bound["frame"], interface_text(bound)) for bound in record["rpc_interfaces"]]
+    told += [(fact["frame"], _fact(fact)) for fact in seen if fact["kind"] != "payload"]
+    yield from (text for _, text in sorted(told, key=lambda each: each[0]))
     shown = [f"{name} {record[name]}" for name in ("authentication", "encryption") if record[name]]
     if shown:
         yield f"protection: {', '.join(shown)}"
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    """A sign of the payload, called as Wireshark calls it where that is plain."""
+    field, value = fact["field"], fact["value"]
+    meaning = _CODES.get((field, value))
+    return f"{_WORDS.get(field, field)}: {f'{meaning} ({value})' if meaning else value}{place(fact)}"
 
 
 # ---- roles ----------------------------------------------------------------------------------------
@@ -224,5 +277,5 @@ def _settle(record: Mapping[str, Any], reasoning: Reasoning | None) -> Iterator[
 
 
 def _supposed(record: Mapping[str, Any], settling: Settling) -> str:
-    whose = "Exchange" if settling.what == "version" else record[f"{settling.what}_ip"]
-    return f"were {whose} known to be {settling.value}: {_several(settling.paths)} ({settling.certainty})"
+    whose = "the version of Exchange" if settling.what == "version" else record[f"{settling.what}_ip"]
+    return f"if {whose} were known to be {settling.value}: {_several(settling.paths)} ({settling.certainty})"

@@ -471,7 +471,7 @@ def interface_text(bound: Mapping[str, Any]) -> str:
     """An RPC interface that was asked for, and the answer."""
     answer = {True: "accepted", False: "refused", None: "answer not seen"}[bound["accepted"]]
     named = " ".join(filter(None, (bound["name"], bound["uuid"], bound["version"])))
-    return f"RPC interface {named}: {answer}{place(bound)}"
+    return f"RPC interface {named}{place(bound)}: {answer}"
 
 
 def fact_text(fact: Mapping[str, Any]) -> str:

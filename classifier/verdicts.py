@@ -116,14 +116,14 @@ def objection(match: Match, facts: Facts, level: Level | None) -> str:
     for side, words, known in (
         ("client", candidate.clients, facts.client_roles), ("server", candidate.servers, facts.server_roles),
     ):  # fmt: skip
-        if not _allows(words, known, candidate):
+        if not _allows(words, known, candidate) and (words != ("exchange-server",) or _right_version(candidate, facts)):
             return f"its {side} is {_either(words)}, this one is {_either(sorted(known))}"
     if not _right_version(candidate, facts):
         theirs = _versions_of_both(facts)
         return f"it belongs to Exchange {_span(candidate.form.versions)}, these hosts to {_span(theirs)}"
     if level is None and match.speech.level <= Level.SIGN and not facts.server_roles & EXCHANGE_ROLES:
-        shared = "say the same" if match.speech.level == Level.SIGN else "use the same port and protocol"
-        return f"others {shared}, and the server is not known as an Exchange server"
+        shared = "says the same" if match.speech.level == Level.SIGN else "uses the same port and protocol"
+        return f"other software {shared}, and the server is not known as an Exchange server"
     if not _plausible(match, facts):
         return "the server names itself as another program" if match.disowned else "its server would have to be known"
     if level is not None and match.speech.level < level:

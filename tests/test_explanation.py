@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
+import tomllib
 from dataclasses import replace
 
 import pytest
 from test_captures import CAPTURES
 
 import classifier
-from classifier.explanation import WIDTH
+from classifier.explanation import _WORDS, WIDTH
 from classifier.reasoning import reason
 from classifier.records import CONVERSATIONS
 from classifier.rulebook import load
@@ -59,7 +60,7 @@ def test_foreign_traffic_says_what_is_missing() -> None:
     decision, told = reasoned("? > ? 443/tcp tls")
     assert decision.absence == "not-exchange"
     assert {why for _, why in told.refused} == {
-        "others use the same port and protocol, and the server is not known as an Exchange server"
+        "other software uses the same port and protocol, and the server is not known as an Exchange server"
     }
     assert {each.value for each in told.settling if each.what == "server"} >= {"client-access"}
 
@@ -83,6 +84,24 @@ def test_every_explanation_tells_all_evidence_in_order(name: str) -> None:
         for fact in talk.evidence:
             assert f"(frame {fact['frame']}" in told, fact
             assert fact["kind"] in ("announcement", "interface", "port", "payload") or fact["value"] in told, fact
+
+
+def test_everything_that_a_payload_shows_has_a_name() -> None:
+    """All that labels stand on in the captures; and nothing else has one but what signatures may test."""
+    paths = (path for path in sorted(CAPTURES.rglob("*.pcap*")))
+    talks = (talk for path in paths for talk in classifier.classify(path, jobs=1))
+    seen = {fact["field"] for talk in talks for fact in talk.evidence if fact["kind"] in ("sign", "query")}
+    assert len(seen) > 30
+    vocabulary = tomllib.loads((RULEBOOK.directory / "vocabulary.toml").read_text())["signs"]
+    assert seen <= _WORDS.keys() <= seen | vocabulary.keys()
+
+
+def test_what_a_payload_shows_is_told_in_the_order_of_the_wire() -> None:
+    text = classifier.classify(CAPTURES / "shown-later-web.pcapng")[18].explain()
+    step = text[text.index("2. Payload") : text.index("3. The client")]
+    frames = [int(frame) for frame in re.findall(r"\(frame (\d+)\)", step)]
+    assert frames == sorted(frames)
+    assert len(frames) == 7
 
 
 def test_the_steps_of_a_conversation_are_in_its_own_frames() -> None:

@@ -37,6 +37,7 @@ def decided(text: str) -> Decision:
         ("? > ? 49734/tcp dcerpc accepts=exchange-drs", "certain"),
         ("? > ? 6001/tcp ncacn-http accepts=emsmdb", "certain"),
         ("? > ? 25/tcp smtp smtp.command=X-ANONYMOUSTLS", "certain"),
+        ("? > ? 25/tcp smtp smtp.ehlo=X-ANONYMOUSTLS smtp.command=STARTTLS", "certain"),
         ("? > ? 25/tcp smtp 'smtp.ehlo=X-EXPS GSSAPI NTLM'", "certain"),
         ("? > ? 80/tcp http http.path=/ews/exchange.asmx", "certain"),
         ("? > ? 143/tcp imap4 'imap4.greeting=* OK The Microsoft Exchange IMAP4 service is ready.'", "certain"),
@@ -238,6 +239,18 @@ def test_without_roles_a_proof_is_a_set() -> None:
     )
     assert (decision.data_path, decision.client_role, decision.server_role) == (None, None, "exchange-server")
     assert decision.basis == ("interface",)
+
+
+def test_words_of_a_server_prove_the_server_and_leave_the_client_open() -> None:
+    """Whoever goes on with STARTTLS may be anybody; once the host is known, no path to another server is left."""
+    said = "25/tcp smtp smtp.ehlo=STARTTLS smtp.ehlo=X-ANONYMOUSTLS smtp.command=STARTTLS"
+    first, second = decided(f"? > ? {said}"), decided(f"? > exchange-server {said}")
+    assert set(first.data_paths) - set(second.data_paths) == {"mail-outbound-internet", "mail-edge-to-internet"}
+    assert (second.certainty, second.data_path, second.client_role, second.server_role) == (
+        "certain", None, None, "exchange-server",
+    )  # fmt: skip
+    answered = decided("hub-transport > exchange-server 25/tcp smtp smtp.ehlo=X-ANONYMOUSTLS smtp.command=STARTTLS")
+    assert set(answered.data_paths) == {"transport-hub-to-hub", "transport-hub-to-edge"}
 
 
 def test_tables_come_before_notes_before_other_documents() -> None:
