@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from scapy.config import conf
@@ -156,7 +157,9 @@ class Scene:
 
     def emit(self, source: Host, target: Host, layers: Packet) -> int:
         """Put one packet on the wire a little later than the last; returns its frame number."""
-        packet = self.wrap(Ether(src=source.mac, dst=target.mac) / self.network(source, target) / layers)
+        packet = self.wrap(stacked(Ether(src=source.mac, dst=target.mac), self.network(source, target), layers))
+        for layer in packet.iterpayloads():
+            layer.explicit = 1  # one packet and no set of them: scapy need not copy it to enumerate what it stands for
         return self.emit_raw(bytes(packet))
 
     def emit_raw(self, data: bytes, wire: int | None = None) -> int:
@@ -247,7 +250,7 @@ class Tcp(Conversation):
         )  # fmt: skip
         if at is None:
             self._next[sender.address] = sequence + len(data) + ("S" in flags) + ("F" in flags) & 0xFFFFFFFF
-        return self.scene.emit(sender, receiver, header / Raw(data) if data else header)
+        return self.scene.emit(sender, receiver, stacked(header, Raw(data)) if data else header)
 
     def skip(self, sender: Host, size: int) -> None:
         """Bytes that were sent but are not in the capture."""
@@ -287,7 +290,7 @@ class Udp(Conversation):
     def say(self, sender: Host, data: bytes) -> Span:
         ports = (self.client_port, self.port) if sender is self.client else (self.port, self.client_port)
         receiver = self.server if sender is self.client else self.client
-        number = self.scene.emit(sender, receiver, UDP(sport=ports[0], dport=ports[1]) / Raw(data))
+        number = self.scene.emit(sender, receiver, stacked(UDP(sport=ports[0], dport=ports[1]), Raw(data)))
         return Span(number, number)
 
     def ask(self, data: bytes) -> Span:
@@ -295,6 +298,13 @@ class Udp(Conversation):
 
     def answer(self, data: bytes) -> Span:
         return self.say(self.server, data)
+
+
+def stacked(*layers: Packet) -> Packet:
+    """Each layer around the next, as `/` does, which copies them all first: most of what it costs to make a capture."""
+    for outer, inner in pairwise(layers):
+        outer.add_payload(inner)
+    return layers[0]
 
 
 def cut(data: bytes, sizes: Iterable[int] = ()) -> list[bytes]:
