@@ -99,9 +99,9 @@ def scan(first: int, flows: int, time: int) -> tuple[PacketBatch, HeaderColumns]
 
 
 def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 100_000)
-    monkeypatch.setattr(limits, "LIVE_ENDED", 4 * limits.MIB)
-    monkeypatch.setattr(limits, "LIVE_WAITING", 32 * limits.MIB)
+    monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 10_000)
+    monkeypatch.setattr(limits, "LIVE_ENDED", 400 * limits.KIB)
+    monkeypatch.setattr(limits, "LIVE_WAITING", 3 * limits.MIB)
     reports: list[Report] = []
     source = CaptureSet([])
     source.interfaces.add(1, 9)
@@ -109,15 +109,15 @@ def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.M
     follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, Pace())
     most = 0
     for turn in range(20):
-        batch, headers = scan(turn * 20_000, 20_000, SECOND + turn * 10**8)
+        batch, headers = scan(turn * 2_000, 2_000, SECOND + turn * 10**8)
         follower.add(pipeline.Decoded(batch, headers, batch.data, []))
         most = max(most, follower.table.count)
     follower.finish()
     told = sum(len(report) for report in reports)
-    assert most <= 100_000
-    assert follower.counts.conversations == 400_000
+    assert most <= 10_000
+    assert follower.counts.conversations == 40_000
     assert follower.counts.evicted > 0
-    assert told + follower.counts.unreported == 400_000
+    assert told + follower.counts.unreported == 40_000
 
 
 def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None:

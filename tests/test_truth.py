@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shared
 
-from classifier import pipeline, rulebook
+import classifier
 from classifier.endpoints import EndpointMap
 from classifier.hosts import Inventory
+from classifier.pipeline import assemble, conclude
+from classifier.result import Result
 from classifier.sources import CaptureSet
 
-CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
+CAPTURES = shared.FOLDER
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CAPTURES.is_dir(), reason=f"SKIPPED: {CAPTURES} is not there, NOTHING was held to the key"),
-]
+pytestmark = [pytest.mark.slow, shared.needed]
 
 Row = dict[str, str]
 Talk = dict[str, Any]
@@ -87,23 +86,15 @@ def sides(talk: Talk) -> tuple[tuple[str, int], tuple[str, int]]:
 
 
 class Answers(dict[str, Answer]):
-    """Answers by capture, each made when it is first asked for, with one rulebook for all."""
-
-    def __init__(self) -> None:
-        self.rulebook, self.seconds = rulebook.load(), 0.0
+    """Answers by capture, each made when it is first asked for."""
 
     def __missing__(self, name: str) -> Answer:
-        begun = time.perf_counter()
-        answer = self[name] = self.of(CAPTURES / name)
-        self.seconds += time.perf_counter() - begun
+        answer = self[name] = answer_of(shared.classified(name))
         return answer
 
-    def of(self, capture: Path) -> Answer:
-        """The answer for any capture, made anew."""
-        captures = CaptureSet.of([capture])
-        assembly = pipeline.assemble(captures, jobs=1)
-        result = pipeline.conclude(captures, assembly, self.rulebook, Inventory(), EndpointMap(), jobs=1)
-        return Answer([talk.to_dict() for talk in result], result.endpoint_rows, len(result.damages))
+
+def answer_of(result: Result) -> Answer:
+    return Answer([talk.to_dict() for talk in result], result.endpoint_rows, len(result.damages))
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +135,6 @@ def test_every_real_capture_is_read(answers: Answers) -> None:
     talks = Counter(talk["absence"] or talk["certainty"] for name in sorted(on_disk) for talk in answers[name].talks)
     damaged = sum(answers[name].damages > 0 for name in on_disk)
     print(f"\n{len(on_disk)} captures, {damaged} of them damaged, {talks.total()} conversations {dict(talks)}")
-    print(f"read in {answers.seconds:.1f} s")
 
 
 def test_nothing_else_is_exchange(answers: Answers) -> None:
@@ -163,13 +153,13 @@ def test_nothing_else_is_exchange(answers: Answers) -> None:
     agree("conversations of real captures that are Exchange, or are not", checked, complaints)
 
 
-def test_all_captures_as_one_set(answers: Answers) -> None:
+def test_all_captures_as_one_set() -> None:
     """Twenty years of strangers' networks at once: no exception, and nothing becomes Exchange by the company it keeps.
 
     Conversations of captures that hold the same packets become one, so only what is labelled can be counted.
     """
     captures = CaptureSet.of([CAPTURES / "real"])
-    result = pipeline.conclude(captures, pipeline.assemble(captures), answers.rulebook, Inventory(), EndpointMap())
+    result = conclude(captures, assemble(captures), shared.rulebook(), Inventory(), EndpointMap())
     labelled = {talk.file.partition("captures/")[2] for talk in result if talk.certainty in ("certain", "strong")}
     assert labelled == set(EXCHANGE)
     mapped = Counter(talk.resolved_by["kind"] for talk in result if talk.resolved_by)
@@ -177,7 +167,7 @@ def test_all_captures_as_one_set(answers: Answers) -> None:
     print(f"\n{len(captures.names)} captures as one set: {len(result)} conversations, resolved {dict(mapped)}")
 
 
-def test_prefixes_of_a_capture(answers: Answers, tmp_path: Path) -> None:
+def test_prefixes_of_a_capture(tmp_path: Path) -> None:
     """Cut anywhere, it gives what its whole records give, and one damage if it was cut inside of one."""
     capture, cutter = (CAPTURES / BASE).read_bytes(), random.Random(4)
     ends = [24]
@@ -187,11 +177,11 @@ def test_prefixes_of_a_capture(answers: Answers, tmp_path: Path) -> None:
     told = {}
     for end in ends:
         part.write_bytes(capture[:end])
-        told[end] = answers.of(part)
+        told[end] = answer_of(classifier.classify(part, jobs=1))
         assert told[end].damages == 0
     for cut in (cutter.randrange(25, len(capture)) for _ in range(200)):
         part.write_bytes(capture[:cut])
-        answer, whole = answers.of(part), told[max(end for end in ends if end <= cut)]
+        answer, whole = answer_of(classifier.classify(part, jobs=1)), told[max(end for end in ends if end <= cut)]
         assert (answer.talks, answer.endpoints) == (whole.talks, whole.endpoints)
         assert answer.damages == (cut not in ends)
 
