@@ -196,6 +196,19 @@ def _link_layer(data: NDArray[np.uint8], p: int, end: int, link: int) -> tuple[i
 
 
 @kernel
+def _is_frame(data: NDArray[np.uint8], p: int, end: int) -> bool:
+    """Whether this looks like an Ethernet frame: a type that is walked, and the version of IP that it announces."""
+    if p + 15 > end:
+        return False
+    kind, version = be16(data, p + 12), data[p + 14] >> 4
+    if kind == 0x0800:
+        return version == 4
+    if kind == 0x86DD:
+        return version == 6
+    return kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x8847 or kind == 0x8864
+
+
+@kernel
 def _ethertype(data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArray[np.int64]) -> tuple[int, int, int]:
     """Step over what an ethertype announces. tag[0] gets the stack element, 0 for none."""
     if kind == 0x0800:
@@ -217,7 +230,8 @@ def _ethertype(data: NDArray[np.uint8], p: int, end: int, kind: int, tag: NDArra
         nibble = data[p + 4] >> 4
         if nibble == 4 or nibble == 6:
             return _IP, 0, p + 4
-        return _ETHERNET, 0, p + (8 if nibble == 0 else 4)  # pseudowire, control word first (RFC 4385)
+        word = nibble == 0 and (_is_frame(data, p + 8, end) or not _is_frame(data, p + 4, end))
+        return _ETHERNET, 0, p + (8 if word else 4)  # pseudowire, with or without control word (RFC 4448, 4385)
     if kind == 0x8864:
         if p + 6 > end or data[p] != 0x11:
             return _DONE, 0, p

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ Frame = tuple[int, bytes]
 """Microseconds and the bytes of an Ethernet frame."""
 
 
-def frames(name: str) -> list[Frame]:
+@cache
+def frames(name: str) -> tuple[Frame, ...]:
     """The IP packets of a shipped capture."""
     found = []
     path = next(SHIPPED.rglob(name))
@@ -58,7 +60,7 @@ def frames(name: str) -> list[Frame]:
                 time = (about.tshigh << 32 | about.tslow) * 1_000_000 // int(about.tsresol)
             if data[12:14] in (b"\x08\x00", b"\x86\xdd"):
                 found.append((time, data))
-    return found
+    return tuple(found)
 
 
 def write(path: Path, packets: Iterable[Frame]) -> Path:
@@ -100,14 +102,23 @@ FOUR = OUTER / IP(src="198.51.100.1", dst="198.51.100.2")
 SIX = OUTER / IPv6(src="2001:db8::1", dst="2001:db8::2")
 
 
+def around(head: Packet, content: bytes) -> bytes:
+    """The head with this in it, as `/` does it, which would copy both."""
+    made = head.copy()
+    made.lastlayer().add_payload(Raw(content))
+    for layer in made.iterpayloads():
+        layer.explicit = 1  # one packet and no set of them: nothing to enumerate
+    return bytes(made)
+
+
 def whole(head: Packet) -> Callable[[bytes], bytes]:
     """Around the frame."""
-    return lambda frame: bytes(head.copy() / Raw(frame))
+    return lambda frame: around(head, frame)
 
 
 def packet(four: Packet, six: Packet) -> Callable[[bytes], bytes]:
     """Around the IP packet, by its version."""
-    return lambda frame: bytes((four if frame[12] == 8 else six).copy() / Raw(frame[14:]))
+    return lambda frame: around(four if frame[12] == 8 else six, frame[14:])
 
 
 def tagged(*tags: Packet) -> Callable[[bytes], bytes]:
@@ -119,7 +130,7 @@ def tagged(*tags: Packet) -> Callable[[bytes], bytes]:
         for number, tag in enumerate(tags):
             head = head / tag.tag.copy()
             head.lastlayer().type = tags[number + 1].outer if number + 1 < len(tags) else inner
-        return bytes(head / Raw(frame[14:]))
+        return around(head, frame[14:])
 
     return wrap
 
@@ -151,20 +162,20 @@ def in_ip(frame: bytes) -> bytes:
     """IP in IP (RFC 2003), 6in4 (RFC 4213)."""
     outer = FOUR.copy()
     outer[IP].proto = 4 if frame[12] == 8 else 41
-    return bytes(outer / Raw(frame[14:]))
+    return around(outer, frame[14:])
 
 
 def in_six(frame: bytes) -> bytes:
     """The same in IPv6 (RFC 2473)."""
     outer = SIX.copy()
     outer[IPv6].nh = 4 if frame[12] == 8 else 41
-    return bytes(outer / Raw(frame[14:]))
+    return around(outer, frame[14:])
 
 
 def gtp(frame: bytes) -> bytes:
     """GTP-U (3GPP TS 29.281 section 5.1); its length counts what follows the eight octets."""
     head = GTP_U_Header(teid=5, gtp_type=255, length=len(frame) - 14)
-    return bytes(FOUR / UDP(sport=2152, dport=2152) / head / Raw(frame[14:]))
+    return around(FOUR / UDP(sport=2152, dport=2152) / head, frame[14:])
 
 
 VLAN = tagged(Tag(0x8100, Dot1Q(vlan=10)))
@@ -198,6 +209,9 @@ ENVELOPES: dict[str, tuple[Callable[[bytes], bytes], list[int], list[str]]] = {
     "IP in IPv6": (in_six, [], ["4in6"]),
     "GTP-U": (gtp, [], ["gtp-u:5"]),
     "QinQ in VXLAN in ERSPAN in a tag": (then(QINQ, VXLAN_42, ERSPAN2, VLAN), [10, 200, 10], ["erspan2", "vxlan:42"]),
+    "pseudowire without control word": (whole(OUTER / LABELS), [], ["mpls:16", "mpls:17"]),
+    "as many as are listed": (then(VLAN, VXLAN_42, QINQ, GENEVE_7, VLAN, ERSPAN2, VLAN), [10, 10, 200, 10, 10],
+                              ["erspan2", "geneve:7", "vxlan:42"]),
     "five tunnels": (then(VXLAN_42, GENEVE_7, VXLAN_42, ERSPAN2, GENEVE_7), [],
                      ["geneve:7", "erspan2", "vxlan:42", "geneve:7", "vxlan:42"]),
 }  # fmt: skip
