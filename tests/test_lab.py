@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_files_are_those_of_the_index(entry: dict[str, Any]) -> None:
 
 def test_every_capture_is_in_the_index() -> None:
     assert {path.name for path in LAB.glob("*.pcap*")} == {entry["file"] for entry in INDEX}
+
+
+def test_addresses_are_those_of_an_organisation_or_kept_for_documentation() -> None:
+    known = [ip_network(text) for text in (
+        "10.0.0.0/8", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32",
+    )]  # fmt: skip
+    seen = {truth[side][0] for entry in INDEX for truth in entry["conversation"] for side in ("client", "server")}
+    assert [text for text in seen if not any(ip_address(text) in network for network in known)] == []
 
 
 def test_the_laboratory_knows_nothing_of_the_classifier() -> None:

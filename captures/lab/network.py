@@ -8,6 +8,7 @@ every port, the capture port among them, once. Hosts have single addresses and f
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,10 @@ class Network:
         self.processes: list[subprocess.Popen[str]] = []
         self._spaces: list[str] = []
         self._ports_of: dict[str, str] = {}
+        mounts = {"neighbours": "/etc/hosts", "no-resolver": "/etc/resolv.conf"}
+        mount = "".join(f"mount --bind {shlex.quote(str(folder / name))} {path} && " for name, path in mounts.items())
+        self._becomes = f'hostname "$0" && {mount}exec "$@"'
+        """What a shell does before it becomes a program of a host; `ip netns exec` keeps mounts apart."""
 
     def __enter__(self) -> Network:
         try:
@@ -117,8 +122,15 @@ class Network:
         self._space(host.name)
         self._cable(host.name, "eth0", host.mac)
         self._address(host, "eth0")
-        self.hosts[host.name] = host
+        self._introduce(host)
         return host
+
+    def _introduce(self, host: Host) -> None:
+        """Make a host known by its name to all."""
+        self.hosts[host.name] = host
+        lines = "".join(f"{each.address} {each.fqdn} {each.name}\n" for each in self.hosts.values())
+        (self.folder / "neighbours").write_text(f"127.0.0.1 localhost\n{lines}")
+        (self.folder / "no-resolver").touch()
 
     def _address(self, host: Host, device: str) -> None:
         """The address of a host, and everybody else behind this interface."""
@@ -161,7 +173,7 @@ class Network:
         self._address(host, "eth0")
         self.ip(router.name, "route", "add", f"{host.address}/32", "dev", "inside")
         self.filter(router.name, rules)
-        self.hosts[host.name] = host
+        self._introduce(host)
         return host
 
     def restless(self, host: Host) -> None:
@@ -206,10 +218,15 @@ class Network:
     def start(
         self, space: str, words: Sequence[str], log: str, *, env: dict[str, str] | None = None, pipe: bool = False
     ) -> subprocess.Popen[str]:
-        """Start a process inside a namespace; both its outputs go to the file `log` in the folder."""
+        """Start a process inside a namespace; both its outputs go to the file `log` in the folder.
+
+        On a host it knows that host's name and its neighbours', and nothing of the machine's: programs tell such names,
+        and wait long for resolvers that nobody reaches.
+        """
+        named = ("unshare", "--uts", "sh", "-c", self._becomes, space) if space in self.hosts else ()
         with (self.folder / log).open("a") as out:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name(space), *words],
+                ["ip", "netns", "exec", self.name(space), *named, *words],
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, text=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.folder), **(env or {})},
                 cwd=self.folder, start_new_session=True,
