@@ -42,10 +42,13 @@ def audit(
 ) -> Audit:  # fmt: skip
     """Check every distinct set of facts once. states: the column `conn_state`."""
     facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
+    checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
+    asked = np.array([checklist.persons_asked(facts.observed(index)) for index in first.tolist()], np.bool_)[codes]
+    roles = (np.where(asked[:, side], 1 + of, 0) for side, of in enumerate(labels.sides))
+    codes, first = distinct_rows((codes.astype(np.int64), *roles))
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
-    checklist = Checklist(scene.rulebook, rules)
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
         observed = facts.observed(index)
@@ -70,7 +73,8 @@ _SOURCES: Final = (None, "inventory", "traffic")
 
 
 class _Columns:
-    """What findings are made from, as numbers into distinct values, one column for each sort of fact."""
+    """What findings are made from, as numbers into distinct values, one column for each sort of fact; but for persons'
+    roles that make no difference for a label (`Weights`)."""
 
     def __init__(
         self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
@@ -102,7 +106,7 @@ class _Columns:
         authentication, encryption, tls_version, signs = self._seen.values[own]
         said = "nothing" if silent else "something"
         return Observed(
-            self._labels.facts[label], self._labels.decisions[label], authentication, encryption, tls_version,
+            self._labels.facts_of(index), self._labels.decisions[label], authentication, encryption, tls_version,
             self._states[state], said, signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
             self._networks.values[to], self._remarks.values[remarks],
         )  # fmt: skip

@@ -57,6 +57,10 @@ USED, IGNORED, DROPPED, NUMBERED = 0, 1, 2, 3
 AHEAD: Final = 8
 """Packets ahead of the one at hand whose conversation is brought into the cache; twice as far, where it is listed."""
 
+FIRST_ROWS: Final = 1 << 17
+"""Rows of a new table. The system gives zeros as they are used, so that many cost nothing, and few captures outgrow
+them."""
+
 FAR: Final = 1 << 30
 """A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
 
@@ -295,9 +299,9 @@ class ConversationTable:
     rows: CONVERSATION records, `count` of them in use; store: the flows' records and first bytes.
     """
 
-    rows: Records = field(default_factory=lambda: np.zeros(8192, CONVERSATION))
-    store: Store = field(default_factory=lambda: Store.empty(2 * 8192))
-    _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1 << 15, np.int32))
+    rows: Records = field(default_factory=lambda: np.zeros(FIRST_ROWS, CONVERSATION))
+    store: Store = field(default_factory=lambda: Store.empty(2 * FIRST_ROWS))
+    _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(4 * FIRST_ROWS, np.int32))
     _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
     _of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 

@@ -27,7 +27,7 @@ from .expectations import (
     encryption_verdict,
     expected,
 )
-from .model import SEVERITIES
+from .model import PERSONS, SEVERITIES
 from .placement import displacement, port_speaks
 from .rules import Issue, Pattern, Rulebook
 
@@ -39,6 +39,8 @@ NOTHING: Final = "-"
 
 ADDRESSES: Final = ("client-address", "server-address")
 """Facts whose patterns are networks or addresses."""
+
+KNOWN_ROLES: Final = ("known-client", "known-server")
 
 REMARKS: Final = ("contradiction", "unlisted")
 
@@ -105,6 +107,13 @@ class Checklist:
                 name, patterns = next(iter(test.items()))
                 self._begins.setdefault(name, []).append((patterns, number))
         self._near = cache(self._near_words)
+        self._of_persons = [(_asks_persons(rule), _whoever(rule)) for rule in self._rules if any(_asks_persons(rule))]
+
+    def persons_asked(self, seen: Observed) -> tuple[bool, bool]:
+        """Whether what is found depends on which roles of a person's machine the client has, and the server."""
+        words = words_of(self._rulebook, seen)
+        asking = [sides for sides, tests in self._of_persons if any(_holds(test, words) for test in tests)]
+        return any(client for client, _ in asking), any(server for _, server in asking)
 
     def check(self, seen: Observed) -> tuple[Found, ...]:
         """All findings of these facts, in the order of the rules."""
@@ -123,11 +132,11 @@ class Checklist:
 
 
 def _found(
-    rulebook: Rulebook, rule: FindingRule, test: Test, words: dict[str, frozenset[str]], seen: Observed
+    rulebook: Rulebook, rule: FindingRule, test: Test, words: Mapping[str, frozenset[str]], seen: Observed
 ) -> Found:
     shown = _shown(test, words)
     remarks = [each for each in seen.remarks if each.kind in test]
-    text, documented = (_worded(rulebook, each, words | shown, seen) for each in (rule.text, rule.documented))
+    text, documented = (_worded(rulebook, each, {**words, **shown}, seen) for each in (rule.text, rule.documented))
     signs = tuple((name, value) for name, values in shown.items() for value in sorted(values))
     return Found(rule.id, rule.severity, text, documented, signs, next((each.frame for each in remarks), None))
 
@@ -141,7 +150,8 @@ def _shown(test: Test, words: Mapping[str, frozenset[str]]) -> dict[str, frozens
     }
 
 
-def words_of(rulebook: Rulebook, seen: Observed) -> dict[str, frozenset[str]]:
+@lru_cache(maxsize=4096)
+def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]:
     """Every fact with its words; `-` where there is none."""
     facts, decision = seen.facts, seen.decision
     single = {
@@ -187,6 +197,25 @@ def _holds(test: Test, words: Mapping[str, frozenset[str]]) -> bool:
         if found is None or not _fits(patterns, found):
             return False
     return True
+
+
+def _asks_persons(rule: FindingRule) -> tuple[bool, bool]:
+    """Whether a rule asks for persons' roles of the client, and of the server, or shows known roles."""
+    shown = _PLACE.findall(rule.text + rule.documented)
+    tested = {name for test in (*rule.when, *rule.unless) for name in test if _is_of_persons(name, test[name])}
+    client, server = (name in tested or name in shown for name in KNOWN_ROLES)
+    return client, server
+
+
+def _whoever(rule: FindingRule) -> list[Test]:
+    """The tests of a rule, but for what they ask of persons' roles."""
+    return [
+        {name: patterns for name, patterns in test.items() if not _is_of_persons(name, patterns)} for test in rule.when
+    ]
+
+
+def _is_of_persons(name: str, patterns: tuple[Pattern, ...]) -> bool:
+    return name in KNOWN_ROLES and _fits(patterns, PERSONS)
 
 
 def _fits(patterns: tuple[Pattern, ...], words: frozenset[str]) -> bool:

@@ -7,7 +7,7 @@ RPC association. Takes what is known of the hosts as given. Decides nothing itse
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import Announcement, EndpointMap, reachable
 from classifier.headers import TCP
-from classifier.hosts import Inventory, Known
+from classifier.hosts import UNKNOWN, Inventory, Known
 from classifier.inspection import Inspection, are_channels
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
@@ -26,7 +26,7 @@ from classifier.matching import Facts, telling_signs
 from classifier.orientation import METHOD, Orientation
 from classifier.rulebook import Rulebook
 from classifier.streams import LIMITED, PAYLOAD, STARTED, TRUNCATED
-from classifier.verdicts import Decision, decide
+from classifier.verdicts import Decision, Weights, decide
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -340,27 +340,38 @@ class Said(NamedTuple):
 
 @dataclass(slots=True)
 class Labels:
-    """codes: int32, one per conversation, index into decisions and the facts that they were made from."""
+    """codes: int32, one per conversation, index into decisions and the facts of one conversation that they were made
+    for. The others differ from it at most in roles that don't count. hosts: what is known of them, by the numbers of
+    each conversation's client and server.
+    """
 
     codes: NDArray[np.int32]
     decisions: list[Decision]
     facts: list[Facts]
+    hosts: list[Known]
+    sides: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     def __getitem__(self, index: int) -> Decision:
         return self.decisions[self.codes[index]]
+
+    def facts_of(self, index: int) -> Facts:
+        """The facts of one conversation."""
+        client, server = (self.hosts[side[index]] for side in self.sides)
+        return replace(self.facts[self.codes[index]], client_roles=client.roles, server_roles=server.roles)
 
 
 @dataclass(slots=True)
 class Grounds:
     """What conversations say by themselves, which no knowledge of hosts changes.
 
-    columns: int64, one per conversation: numbers into said, into answers, port, whether client and server port are
-    the same, whether it is UDP, and its silence.
+    codes: int32, one per conversation, index into rows. rows: numbers into said, into answers, port, whether client and
+    server port are the same, whether it is UDP, and its silence.
     """
 
     said: list[Said]
     answers: list[tuple[frozenset[tuple[str, str]], str] | None]
-    columns: tuple[NDArray[np.int64], ...]
+    codes: NDArray[np.int32]
+    rows: list[list[int]]
 
     @classmethod
     def of(cls, scene: Scene, resolved: dict[int, Resolution]) -> Grounds:
@@ -381,11 +392,12 @@ class Grounds:
             udp.astype(np.int64),
             _silences(scene),
         )
-        return cls(said.values, answers.values, columns)
+        codes, first = distinct_rows(columns)
+        return cls(said.values, answers.values, codes, np.stack([column[first] for column in columns], axis=1).tolist())
 
-    def facts(self, row: Sequence[int], client: Known, server: Known) -> Facts:
-        """The facts of one row of the columns between two hosts."""
-        mine, answer, port, same_port, is_udp, silence = row
+    def facts(self, number: int, client: Known, server: Known) -> Facts:
+        """The facts of one row between two hosts."""
+        mine, answer, port, same_port, is_udp, silence = self.rows[number]
         own = self.said[mine]
         handed_out, kind = self.answers[answer] or (frozenset(), None)
         return Facts(
@@ -409,19 +421,40 @@ class Grounds:
 
 
 def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Known]) -> Labels:
-    """Decide every conversation, once for each distinct set of facts.
+    """Decide every conversation, once for each distinct set of facts, as far as decisions go by them (`Weights`).
 
     known: what is known of each host (by its number in tenants).
     """
     hosts = Distinct[Known]()
     host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
-    columns = (*grounds.columns, host_of[tenants.client], host_of[tenants.server])
-    codes, first = distinct_rows(columns)
-    facts = []
-    for index in first.tolist():
-        *row, client, server = (int(column[index]) for column in columns)
-        facts.append(grounds.facts(row, hosts.values[client], hosts.values[server]))
-    return Labels(codes, [decide(scene.rulebook, each) for each in facts], facts)
+    client, server = host_of[tenants.client], host_of[tenants.server]
+    rows = range(len(grounds.rows))
+    weights = [Weights.of(scene.rulebook, grounds.facts(row, UNKNOWN, UNKNOWN)) for row in rows]
+    clients = _alike(grounds, hosts.values, client, [each.clients for each in weights])
+    servers = _alike(grounds, hosts.values, server, [each.servers for each in weights])
+    codes, first = distinct_rows((grounds.codes.astype(np.int64), clients, servers))
+    facts = [
+        grounds.facts(row, hosts.values[one], hosts.values[other])
+        for row, one, other in zip(*(each[first].tolist() for each in (grounds.codes, client, server)), strict=True)
+    ]
+    decisions = [decide(scene.rulebook, each) for each in facts]
+    return Labels(codes, decisions, facts, hosts.values, (client, server))
+
+
+def _alike(
+    grounds: Grounds, hosts: Sequence[Known], of: NDArray[np.int64], counting: Sequence[frozenset[str]]
+) -> NDArray[np.int64]:
+    """Numbers that are equal for hosts of which decisions on the same grounds make no difference.
+
+    of: each conversation's host on one side; counting: roles that count there, for each row of the grounds.
+    """
+    pairs, first = distinct_rows((grounds.codes.astype(np.int64), of))
+    stand_ins = Distinct[Known]()
+    numbers = [
+        stand_ins.code(Known(Weights.on(hosts[host].roles, counting[row]), hosts[host].versions))
+        for row, host in zip(grounds.codes[first].tolist(), of[first].tolist(), strict=True)
+    ]
+    return np.array(numbers, np.int64)[pairs]
 
 
 def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -430,10 +463,27 @@ def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.in
     for column in columns:
         span = int(column.max(initial=0)) + 1
         if int(key.max(initial=0)) > (1 << 62) // span:
-            key = np.unique(key, return_inverse=True)[1]
+            key = _numbered(key)[0].astype(np.int64)
         key = key * span + column
-    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
-    return codes.astype(np.int32), first
+    return _numbered(key)
+
+
+def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number equal keys in their order: by a table of all keys where that is small, else by sorting."""
+    span = int(keys.max(initial=0)) + 1
+    if span > _TABLE + 8 * len(keys):
+        _, first, codes = np.unique(keys, return_index=True, return_inverse=True)
+        return codes.astype(np.int32), first
+    first_of = np.full(span, -1)
+    first_of[keys[::-1]] = np.arange(len(keys))[::-1]  # of equal keys the last one written stays
+    used = np.flatnonzero(first_of >= 0)
+    number_of = np.zeros(span, np.int32)
+    number_of[used] = np.arange(len(used))
+    return number_of[keys], first_of[used]
+
+
+_TABLE: Final = 1 << 16
+"""Entries of a table that is worth it for any number of keys."""
 
 
 def _said(rulebook: Rulebook, found: object) -> Said:

@@ -64,6 +64,14 @@ RESOLUTION_KINDS: Final[tuple[str, ...]] = get_args(ResolutionKind)
 ORIENTATIONS: Final[tuple[str, ...]] = get_args(OrientationName)
 SEVERITIES: Final[tuple[str, ...]] = get_args(SeverityName)
 
+PERSONS: Final = frozenset(
+    (
+        "outlook", "mapi-client", "browser", "eas-device", "web-service-client",
+        "smtp-client", "pop3-client", "imap4-client", "nntp-client", "admin-workstation",
+    )
+)  # fmt: skip
+"""Roles that one person's machine plays side by side: knowing one of them excludes no other."""
+
 EXCHANGE_ROLES: Final = frozenset(
     {
         "hub-transport",

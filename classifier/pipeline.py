@@ -332,7 +332,7 @@ def conclude(
         inputs=captures.names,
         endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
         host_rows=list(_host_rows(scene, tenants, hosts, captures.frames)),
-        reasoner=lambda index: reason(rulebook, labels.facts[labels.codes[index]], labels[index]),
+        reasoner=lambda index: reason(rulebook, labels.facts_of(index), labels[index]),
     )
 
 

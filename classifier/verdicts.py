@@ -22,10 +22,10 @@ from functools import lru_cache
 from typing import Final
 
 from .matching import Candidate, Facts, Level, Match, matches, windows_interfaces
-from .model import EXCHANGE_ROLES, VERSIONS
+from .model import EXCHANGE_ROLES, PERSONS, VERSIONS
 from .rules import ANY, FirewallRule, Rulebook
 
-__all__ = ["Decision", "Facts", "agrees", "decide", "misplaced", "objection"]
+__all__ = ["Decision", "Facts", "Weights", "agrees", "decide", "misplaced", "objection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,6 @@ _ROLES_OF_VERSION: Final = {
     **dict.fromkeys(("2016", "2019", "SE"), _NEW_SERVERS),
 }
 """Server roles that Setup of each version offers (front-end and back-end since 2000)."""
-
-_PERSONS: Final = frozenset(
-    (
-        "outlook", "mapi-client", "browser", "eas-device", "web-service-client",
-        "smtp-client", "pop3-client", "imap4-client", "nntp-client", "admin-workstation",
-    )
-)  # fmt: skip
-"""Roles that one person's machine plays side by side: knowing one of them excludes no other."""
 
 _ABROAD: Final = frozenset({"internet-mta", "exchange-online"})
 """Hosts of others, which may run Exchange too."""
@@ -164,7 +156,7 @@ def _allows(words: tuple[str, ...], known: frozenset[str], candidate: Candidate)
         return True
     if "exchange-server" in known and not EXCHANGE_ROLES.isdisjoint(words):
         return True
-    return not _PERSONS.isdisjoint(words) and not _PERSONS.isdisjoint(known)
+    return not PERSONS.isdisjoint(words) and not PERSONS.isdisjoint(known)
 
 
 def misplaced(rulebook: Rulebook, facts: Facts) -> list[tuple[Candidate, tuple[bool, bool]]]:
@@ -200,7 +192,7 @@ def agrees(role: str, known: frozenset[str]) -> bool:
         return True
     if "exchange-server" in (role, *known):
         return role in EXCHANGE_ROLES and not EXCHANGE_ROLES.isdisjoint(known)
-    return role in _PERSONS and not _PERSONS.isdisjoint(known)
+    return role in PERSONS and not PERSONS.isdisjoint(known)
 
 
 def _right_version(candidate: Candidate, facts: Facts) -> bool:
@@ -235,6 +227,37 @@ def _least_contradicted(found: list[Match], facts: Facts) -> list[Match]:
         if fitting:
             return fitting
     return found
+
+
+# ---- hosts that make no difference -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Which of the roles `PERSONS` a decision, or `misplaced`, asks for: those that a possible path names.
+
+    A workstation has many roles, of which a path asks for one or two. Hosts that differ in others share decisions.
+    """
+
+    clients: frozenset[str]
+    servers: frozenset[str]
+
+    @classmethod
+    def of(cls, rulebook: Rulebook, facts: Facts) -> Weights:
+        """The roles that count for these facts, whatever hosts they are of."""
+        anybody = replace(facts, client_roles=EXCHANGE_ROLES, server_roles=EXCHANGE_ROLES)
+        nobody = replace(facts, client_roles=frozenset(), server_roles=frozenset())
+        found = {match.candidate for each in (anybody, nobody) for match in matches(rulebook, each)}
+        return cls(*(
+            frozenset(role for role in PERSONS if any(_exact(words, frozenset({role})) for words in sides))
+            for sides in ({each.clients for each in found}, {each.servers for each in found})
+        ))  # fmt: skip
+
+    @staticmethod
+    def on(known: frozenset[str], counting: frozenset[str]) -> frozenset[str]:
+        """What stands for known roles where of persons' only some count: sets with the same get the same decision."""
+        idle = (known & PERSONS) - counting
+        return (known - idle) | {ANY} if idle and len(known) > 1 else known
 
 
 # ---- certainty -----------------------------------------------------------------------------

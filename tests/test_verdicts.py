@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier import rulebook
-from classifier.model import ABSENCES, CERTAINTIES, PROTOCOLS, ROLES, VERSIONS, ResolutionKind
-from classifier.rulecheck import facts_of_example
-from classifier.verdicts import Decision, Facts, decide
+from classifier.expectations import Observed
+from classifier.findings import Checklist, load_findings
+from classifier.model import ABSENCES, CERTAINTIES, PERSONS, PROTOCOLS, ROLES, VERSIONS, ResolutionKind
+from classifier.rulecheck import facts_of_example, observed_of_example
+from classifier.verdicts import Decision, Facts, Weights, decide, misplaced
 
 BOOK = rulebook.load()
 UNKNOWN = "accepts=01020304-0506-0708-090a-0b0c0d0e0f10"
@@ -406,3 +408,67 @@ def test_versions_of_somebody_elses_host_say_nothing_of_ours() -> None:
     assert "mail-edge-to-internet" not in decide(BOOK, ours).data_paths
     assert "mail-edge-to-internet" in decide(BOOK, replace(facts, client_versions=frozenset({"2016"}))).data_paths
     assert decide(BOOK, ours).exchange_versions == ("2010",)
+
+
+# ---- roles that make no difference ---------------------------------------------------------
+
+PERSONS_ROLES = st.frozensets(st.sampled_from(sorted(PERSONS)), max_size=5)
+KNOWN = st.builds(frozenset.union, PERSONS_ROLES, st.frozensets(st.sampled_from(ROLES), max_size=2))
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.sampled_from(EXAMPLES), KNOWN, KNOWN, PERSONS_ROLES, PERSONS_ROLES)
+def test_hosts_that_stand_for_each_other_get_the_same_decision(
+    text: str, client: frozenset[str], server: frozenset[str], more: frozenset[str], others: frozenset[str]
+) -> None:
+    facts = replace(facts_of_example(BOOK, text), client_roles=client, server_roles=server)
+    weights = Weights.of(BOOK, facts)
+    idle_client, idle_server = more - weights.clients, others - weights.servers
+    if not (client & PERSONS) - weights.clients:
+        idle_client = frozenset()
+    if not (server & PERSONS) - weights.servers:
+        idle_server = frozenset()
+    other = replace(facts, client_roles=client | idle_client, server_roles=server | idle_server)
+    for known, counting, mine in (
+        (client, weights.clients, other.client_roles), (server, weights.servers, other.server_roles),
+    ):  # fmt: skip
+        if Weights.on(known, counting) != Weights.on(mine, counting):
+            return
+    assert Weights.of(BOOK, other) == weights
+    assert decide(BOOK, other) == decide(BOOK, facts)
+    assert misplaced(BOOK, other) == misplaced(BOOK, facts)
+
+
+def test_most_roles_of_a_workstation_make_no_difference() -> None:
+    weights = Weights.of(BOOK, facts_of_example(BOOK, "? > ? 25/tcp smtp"))
+    assert "smtp-client" in weights.clients
+    assert "eas-device" not in weights.clients
+    assert Weights.on(frozenset({"eas-device", "browser"}), weights.clients) == Weights.on(
+        frozenset({"browser", "nntp-client", "eas-device"}), weights.clients
+    )
+
+
+RULES = load_findings(BOOK)
+CHECKLIST = Checklist(BOOK, RULES)
+OBSERVED = [
+    observed_of_example(BOOK, text, rule) for rule in RULES for text in (*rule.examples, *rule.counterexamples)
+]
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.sampled_from(OBSERVED), KNOWN, PERSONS_ROLES, PERSONS_ROLES)
+def test_findings_that_ask_for_no_persons_role_are_the_same_for_all_of_them(
+    seen: Observed, client: frozenset[str], one: frozenset[str], other: frozenset[str]
+) -> None:
+    found = []
+    for idle in (one, other):
+        facts = replace(seen.facts, client_roles=client | idle)
+        counting = Weights.of(BOOK, facts).clients
+        if not idle - counting or len(client | (idle - counting)) < 2:
+            return
+        facts = replace(facts, client_roles=client | (idle - counting))
+        observed = replace(seen, facts=facts, decision=decide(BOOK, facts))
+        if CHECKLIST.persons_asked(observed)[0]:
+            return
+        found.append(CHECKLIST.check(observed))
+    assert found[0] == found[1]
