@@ -264,15 +264,16 @@ def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _N
     }
     telling = np.zeros(len(found), np.bool_)
     telling[[code for code, signs in said.items() if signs]] = True
+    in_run = scene.table.rows["number"]
     rows = _in_order(scene, np.flatnonzero(telling[scene.inspection.codes]))
     codes = scene.inspection.codes[rows].astype(np.int64)
     for side, numbers in (("server", tenants.server), ("client", tenants.client)):
         pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
-        for pair, index in zip(pairs.tolist(), rows[first].tolist(), strict=True):
+        for pair, conversation in zip(pairs.tolist(), in_run[rows[first]].tolist(), strict=True):
             for sign, value in said[pair >> 32]:
                 rank, whose = _NAMING[sign]
                 if whose == side and "*" not in value and value:
-                    names.add(pair & 0xFFFFFFFF, rank, scene.number(index), value)
+                    names.add(pair & 0xFFFFFFFF, rank, conversation, value)
     _names_of_dns(scene, tenants, names)
     return names
 
@@ -281,8 +282,13 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
     numbers: dict[str, list[int]] = {}
     for number, address in enumerate(tenants.addresses.tolist()):
         numbers.setdefault(scene.addresses.texts[address], []).append(number)
-    for index, evidence in scene.with_evidence(lambda entry: entry.protocol == "dns"):
-        for sign in evidence.signs:
+    found = scene.inspection.found
+    dns = np.array([isinstance(entry, Evidence) and entry.protocol == "dns" for entry in found], np.bool_)
+    rows = _in_order(scene, np.flatnonzero(dns[scene.inspection.codes]))
+    codes, first = np.unique(scene.inspection.codes[rows], return_index=True)
+    for code, index in zip(codes.tolist(), rows[first].tolist(), strict=True):
+        entry = scene.inspection.found[code]
+        for sign in entry.signs if isinstance(entry, Evidence) else ():
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
             if sign.field == "dns.answer" and kind in ("A", "AAAA"):
                 for number in numbers.get(value, ()):

@@ -51,7 +51,7 @@ def evidence(
     codes = np.zeros(scene.table.count, np.int32)
     if not len(rows):
         return Framed(codes, [[]], np.zeros((scene.table.count, 0), np.int64))
-    told = _Told.of(scene, rows, resolved, frames)
+    told = _Told.of(rows, resolved, frames)
     numbers = tenants.client[rows], tenants.server[rows]
     casts = [_Cast.of(scene, labels, hosts, frames, rows, number, side) for side, number in enumerate(numbers)]
     first_file = scene.table.rows["first_frame"][rows] // frames.BLOCK
@@ -61,7 +61,7 @@ def evidence(
     template_of, first = distinct_rows((code, told.stories, port, first_file, *wordings))
     wording = _Wording(scene, frames)
     made = [
-        wording.of(int(rows[i]), told.best[i], bool(port[i]), [cast.texts[cast.wording[i]] for cast in casts])
+        wording.of(int(rows[i]), told.best.get(i), bool(port[i]), [cast.texts[cast.wording[i]] for cast in casts])
         for i in first.tolist()
     ]
     texts = Distinct[Facts]()
@@ -92,25 +92,30 @@ def _shown_port(scene: Scene, labels: Labels, rows: NDArray[np.int64], told: _To
 
 
 class _Told(NamedTuple):
-    """best: the announcement of each row's port; stories: numbers of what it says, 0 for none; frames: where."""
+    """best: the announcement of a row's port, where it was handed out; stories: numbers of what that says, 0 for none;
+    frames: where."""
 
-    best: list[Announcement | None]
+    best: dict[int, Announcement]
     stories: NDArray[np.int64]
     frames: NDArray[np.int64]
 
     @classmethod
-    def of(cls, scene: Scene, rows: NDArray[np.int64], resolved: dict[int, Resolution], frames: Frames) -> _Told:
-        best = [resolved[index].best if index in resolved else None for index in rows.tolist()]
-        stories, known = Distinct[tuple[str, ...] | None](), Distinct[Announcement | None]()
-        stories.code(None)
-        number_of = np.array([known.code(each) for each in best], np.int64)
-        story_of = [stories.code(_story(frames, each)) for each in known.values]
-        frame_of = [0 if each is None else frames.number(each.frame) for each in known.values]
-        return cls(best, np.array(story_of, np.int64)[number_of], np.array(frame_of, np.int64)[number_of])
+    def of(cls, rows: NDArray[np.int64], resolved: dict[int, Resolution], frames: Frames) -> _Told:
+        """Look up every row of those that are resolved. rows: in order."""
+        stories = Distinct[tuple[str, ...] | None]()
+        told = cls({}, np.full(len(rows), stories.code(None), np.int64), np.zeros(len(rows), np.int64))
+        indexes = np.fromiter(resolved, np.int64)
+        places = np.minimum(np.searchsorted(rows, indexes), len(rows) - 1)
+        for index, place, met in zip(indexes.tolist(), places.tolist(), rows[places].tolist(), strict=True):
+            if met == index:
+                best = told.best[place] = resolved[index].best
+                told.stories[place] = stories.code(_story(frames, best))
+                told.frames[place] = frames.number(best.frame)
+        return told
 
 
-def _story(frames: Frames, best: Announcement | None) -> tuple[str, ...] | None:
-    return None if best is None else (best.kind, best.uuid, best.version, _file_of(frames, best) or "")
+def _story(frames: Frames, best: Announcement) -> tuple[str, ...]:
+    return best.kind, best.uuid, best.version, _file_of(frames, best) or ""
 
 
 def _file_of(frames: Frames, best: Announcement) -> str | None:
