@@ -97,6 +97,8 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for mate in self._mates:
+            mate.line.close()
+        for mate in self._mates:
             mate.leave()
         self._mates, self._others = [], 0
 
@@ -172,3 +174,4 @@ if __name__ == "__main__":
 
     gc.disable()
     _serve(Connection(_STANDARD_INPUT))
+    os._exit(0)  # nobody needs what is left, and somebody waits

@@ -89,20 +89,18 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
     known = frozenset(rule.id for rule in (*load_findings(rulebook), *policy))
     accepted = load_acceptances(settings.accept, known) if settings.accept else ()
     jobs = settings.jobs or os.cpu_count() or 1
-    with Crew(jobs) as crew:
+    with _collector_at_rest(), Crew(jobs) as crew:
         captures, assembly, reading = _read(inputs, rulebook, jobs, crew, progress)
         insides, told = Insides(), dict[str, int]()
         if keys or captures.secrets:
             told = _unusable(captures)
             if not told:
-                with _collector_at_rest():
-                    first = conclude(captures, assembly, rulebook, inventory, EndpointMap(), jobs, (), reading)
+                first = conclude(captures, assembly, rulebook, inventory, EndpointMap(), jobs, (), reading)
                 insides, told = _decrypted(first, keys, captures)
                 captures, assembly, reading = _read(inputs, rulebook, jobs, crew)
-        with _collector_at_rest():
-            result = conclude(captures, assembly, rulebook, inventory, endpoint_map, jobs, policy, reading, insides)
-            result.counters |= told
-            result.acceptances = accepted
+        result = conclude(captures, assembly, rulebook, inventory, endpoint_map, jobs, policy, reading, insides)
+        result.counters |= told
+        result.acceptances = accepted
     if settings.endpoint_map:
         try:
             endpoint_map.save(settings.endpoint_map)
@@ -217,8 +215,7 @@ class EarlyReader:
             return
         chosen = over(table, now, Timeouts())
         if len(chosen):
-            with _collector_at_rest():
-                self._reading.early(table, first_look(table, self._named), chosen)
+            self._reading.early(table, first_look(table, self._named), chosen)
         self._bytes = max(self._most[0], 2 * int(counters[ARENA_USED] - BLANKS))
         self._segments = max(self._most[1], 2 * int(counters[SEGMENTS]))
 
