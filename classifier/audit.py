@@ -44,8 +44,9 @@ def audit(
     facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
     checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
-    asked = np.array([checklist.persons_asked(facts.observed(index)) for index in first.tolist()], np.bool_)[codes]
-    roles = (np.where(asked[:, side], 1 + of, 0) for side, of in enumerate(labels.sides))
+    asked = [checklist.persons_asked(facts.observed(index)) for index in first.tolist()]
+    of_codes = np.array(asked, np.int64).reshape(-1, 2)
+    roles = (of_codes[codes, side] * (1 + of) for side, of in enumerate(labels.sides))
     codes, first = distinct_rows((codes.astype(np.int64), *roles))
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []

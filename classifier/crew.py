@@ -77,8 +77,9 @@ class _Mate:
         return cls(process, ours)
 
     def leave(self) -> None:
-        """It ends when its line does."""
+        """Let it go: it holds nothing."""
         self.line.close()
+        self.process.kill()
         self.process.wait()
 
 
@@ -97,13 +98,11 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for mate in self._mates:
-            mate.line.close()
-        for mate in self._mates:
             mate.leave()
         self._mates, self._others = [], 0
 
     def call(self) -> None:
-        """Start the others, if they are not there: there will be much to inspect soon."""
+        """Start the others, if they are not there."""
         while self._others > 0:
             self._others -= 1
             with suppress(OSError):
@@ -137,7 +136,6 @@ class Crew:
                 mate.line.send(portion.dialogues)
         except _LOST:
             self._mates.remove(mate)
-            mate.process.kill()
             mate.leave()
             if mate.busy:
                 _read(mate.busy, found)
@@ -174,4 +172,3 @@ if __name__ == "__main__":
 
     gc.disable()
     _serve(Connection(_STANDARD_INPUT))
-    os._exit(0)  # nobody needs what is left, and somebody waits

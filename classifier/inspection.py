@@ -28,7 +28,7 @@ from classifier.essence import clean, first_call_id, reads_stubs
 from classifier.headers import TCP, UDP
 from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
 from classifier.inspectors.rpc_http import ChannelEvidence
-from classifier.limits import KIB, MIB
+from classifier.limits import KIB, MANY_DIALOGUES, MIB
 from classifier.orientation import Orientation
 from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, forget, locate, read_stream
 
@@ -341,10 +341,6 @@ class Reading:
         self._codes, self._client = np.zeros(0, np.int32), np.zeros(0, np.int8)
         self._early, self._done = EarlyPlaces(), np.zeros(0, np.bool_)
 
-    def expect(self) -> None:
-        """There will be much to read soon."""
-        self._crew.call()
-
     def early(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
         """Read conversations that are over, remember what labels will ask of them, and forget their bytes.
 
@@ -395,6 +391,8 @@ class Reading:
         self._codes[chosen] = group_of[before:] + 1
         self._known = digests[first[:groups]]
         firsts = chosen[first[before:groups] - before]
+        if len(firsts) >= MANY_DIALOGUES:
+            self._crew.call()
         self._found.extend(self._crew.inspect(_dialogues(table, orientation, firsts)))
 
     def _remember(self, store: Store, chosen: NDArray[np.int64]) -> None:

@@ -180,6 +180,10 @@ READ_EARLY_SEGMENTS: Final = 256 * KIB
 MAX_PROCESSES: Final = 8
 """Processes that inspect at a time; more would wait for the one that feeds them."""
 
+MANY_DIALOGUES: Final = 4096
+"""Distinct dialogues for which other processes are called: some 0.2 s of work, of which their start and the way there
+and back cost half."""
+
 KEEP_PLAIN: Final = 1 * KIB
 """First bytes kept per direction before the protocol is known, and of protocols with nothing further to read."""
 

@@ -209,8 +209,6 @@ class EarlyReader:
         """See whether it is time. now: of the newest packet, nanoseconds."""
         counters = table.store.counters
         used, segments = int(counters[ARENA_USED] - BLANKS), int(counters[SEGMENTS])
-        if 2 * used >= self._bytes or 2 * segments >= self._segments:
-            self._reading.expect()
         if used < self._bytes and segments < self._segments:
             return
         chosen = over(table, now, Timeouts())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shared
 
+from classifier import inspection
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
 from classifier.endpoints import EndpointMap
@@ -48,6 +49,7 @@ class Eager(EarlyReader):
 def crew() -> Iterator[Crew]:
     """This process and another one."""
     with Crew(2) as both:
+        both.call()
         yield both
 
 
@@ -66,6 +68,15 @@ def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, objec
 def test_reading_early_and_in_two_processes_changes_no_record(path: Path, crew: Crew) -> None:
     assert sum(1 for _ in CaptureSet.of([path]).batches()) == 1
     assert records([path], crew) == records([path])
+
+
+@pytest.mark.parametrize(("many", "others"), [(1, 2), (10**6, 0)])
+def test_others_are_called_where_there_is_much_to_read(many: int, others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "MANY_DIALOGUES", many)
+    path = CAPTURES[0].parent / "ticket-49734.pcapng"
+    with Crew(3) as crew:
+        assert records([path], crew) == records([path])
+        assert len(crew._mates) == others
 
 
 def test_only_halves_of_a_connection_over_http_are_kept() -> None:
