@@ -21,6 +21,7 @@ from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import SILENCE, Labels, Scene, Tenants
 from classifier.limits import LIVE_HOSTS, LIVE_NAMES
 from classifier.matching import acts_in
+from classifier.model import EXCHANGE_ROLES
 from classifier.rules import Act, Condition, Rulebook
 from classifier.verdicts import agrees
 
@@ -323,7 +324,9 @@ def _hosts(
         if not acts and not name and mine is UNKNOWN:
             hosts.append(NOBODY)
             continue
-        versions = roles.versions_of(scene.rulebook, acts)
+        known = mine.roles or cast.keys()
+        ours = not known or not EXCHANGE_ROLES.isdisjoint(known)  # a mail program has no version of Exchange
+        versions = roles.versions_of(scene.rulebook, acts) if ours else frozenset()
         reasons = {role: tuple(acts[act] for act in cast[role]) for role in sorted(cast)}
         inferred = Known(frozenset(cast), versions, name)
         hosts.append(Host(mine, inferred, reasons, _contradictions(scene.rulebook, mine, acts, reasons, versions)))

@@ -15,11 +15,14 @@ from test_captures import CAPTURES
 
 import classifier
 from classifier import roles
+from classifier.model import EXCHANGE_ROLES
 from classifier.records import json_text
 from classifier.rulebook import load
 from classifier.verdicts import agrees
 
 RULEBOOK = load()
+UNLISTED = sorted([*CAPTURES.glob("who-is-who-*"), *CAPTURES.glob("shown-*")])
+"""Captures whose hosts only the traffic shows."""
 MAIL, MAPI = CAPTURES / "shown-2010-mail.pcapng", CAPTURES / "shown-2010-rpc.pcapng"
 
 
@@ -124,6 +127,15 @@ def test_versions_that_exclude_each_other_say_nothing() -> None:
     assert roles.versions_of(RULEBOOK, ["serves-web-of-2010", "serves-mail"]) == {"2010"}
     assert roles.versions_of(RULEBOOK, ["serves-web-of-2010", "serves-web-of-2016"]) == frozenset()
     assert roles.versions_of(RULEBOOK, ["issues-tickets"]) == frozenset()
+
+
+@pytest.mark.parametrize("path", UNLISTED, ids=lambda path: path.name)
+def test_only_exchange_servers_have_a_version_of_exchange(path: Path) -> None:
+    """Outlook that opens a mailbox of 2007 or 2010 is of neither."""
+    rows = classifier.classify(path, jobs=1).host_rows
+    assert any(row["versions"] for row in rows)
+    others = [row for row in rows if row["roles"] and EXCHANGE_ROLES.isdisjoint(row["roles"])]
+    assert [row["address"] for row in others if row["versions"]] == []
 
 
 # ---- nothing depends on how the capture came ----------------------------------------------------------
