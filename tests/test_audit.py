@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -164,6 +165,24 @@ def test_nothing_above_info_where_real_servers_protected(entry: dict[str, Any]) 
         if kinds[0] and kinds[0] <= PROTECTED and kinds[1].isdisjoint({"ntlm", "basic", "none", "anonymous"}):
             talk = said[truth["transport"], truth["first_frame"]]
             assert [each for each in talk.findings if each["severity"] != "info"] == []
+
+
+BLOCKED = {
+    "no-answer", "refused", "reset-at-once", "announced-port-silent", "announced-port-refused", "tls-failed",
+    "tls-unanswered", "starttls-refused", "exchange-authentication-refused", "keywords-overwritten", "rpc-bind-refused",
+    "rpc-access-denied",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finding", sorted(BLOCKED))
+def test_what_is_blocked_says_what_breaks_and_what_it_needs(finding: str) -> None:
+    capture, there, _, _ = WHERE[finding]
+    talk = result_of(capture)[there]
+    (said,) = (each["documented"] for each in talk.findings if each["id"] == finding)
+    assert talk.data_paths[0] in said
+    assert re.search(r"needs (?:\d+/tcp|dynamic-rpc/tcp)", said)
+    rules = said.partition("; rules of Exchange Setup: ")[2]
+    assert rules == f"{', '.join(talk.firewall_rules) or 'none'}."
 
 
 def test_the_frame_is_the_one_that_shows_it() -> None:
