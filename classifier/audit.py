@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -99,17 +100,20 @@ class _Columns:
             network_of[scene.sides.server],
             self._remark_codes(tenants, hosts, frames),
             _silent_servers(scene),
+            _certificate_states(scene),
         )
 
     def observed(self, index: int) -> Observed:
         """The facts of one conversation."""
-        label, own, state, client, server, from_, to, remarks, silent = (int(column[index]) for column in self.columns)
+        label, own, state, client, server, from_, to, remarks, silent, certificate = (
+            int(column[index]) for column in self.columns
+        )
         authentication, encryption, tls_version, signs = self._seen.values[own]
         said = "nothing" if silent else "something"
         return Observed(
             self._labels.facts_of(index), self._labels.decisions[label], authentication, encryption, tls_version,
-            self._states[state], said, signs, _SOURCES[client], _SOURCES[server], self._networks.values[from_],
-            self._networks.values[to], self._remarks.values[remarks],
+            self._states[state], said, _CERTIFICATES[certificate], signs, _SOURCES[client], _SOURCES[server],
+            self._networks.values[from_], self._networks.values[to], self._remarks.values[remarks],
         )  # fmt: skip
 
     def _network_of(self, rules: Sequence[FindingRule]) -> NDArray[np.int64]:
@@ -150,6 +154,26 @@ def _silent_servers(scene: Scene) -> NDArray[np.int64]:
         np.int64
     )
     return of_servers
+
+
+_CERTIFICATES: Final = (None, "valid", "expired", "not-yet-valid")
+
+
+def _certificate_states(scene: Scene) -> NDArray[np.int64]:
+    """Index into _CERTIFICATES: the server's certificate, at the time at which each conversation began."""
+    dates = np.array([_validity(entry) for entry in scene.inspection.found], np.int64).reshape(-1, 3)
+    shown, begins, ends = dates[scene.inspection.codes].T
+    start = scene.table.rows["start"][: scene.table.count] // 10**9
+    states: NDArray[np.int64] = shown * np.where(start > ends, 2, np.where(start < begins, 3, 1))
+    return states
+
+
+def _validity(entry: object) -> tuple[int, int, int]:
+    """1 if a server's certificate was read, and from when to when it is valid, in seconds since 1970."""
+    signs = {sign.field: sign.value for sign in entry.signs} if isinstance(entry, Evidence) else {}
+    dates = [signs.get(f"tls.certificate-not-{end}") for end in ("before", "after")]
+    begins, ends = (int(datetime.fromisoformat(date).timestamp()) if date else 0 for date in dates)
+    return int(all(dates)), begins, ends
 
 
 def _source(host: Host) -> int:

@@ -74,6 +74,7 @@ class Observed:
     """All that findings are made from, for conversations that have it in common. signs: those that findings test.
 
     server_said: "nothing" where the server sent no payload, as far as the capture is whole; else "something".
+    certificate: the server's when the conversation began: "valid", "expired" or "not-yet-valid"; None: none was seen.
     client_source, server_source: who says what the roles are, "inventory" or "traffic"; client_networks,
     server_networks: the networks that findings name and the address is in.
     """
@@ -85,6 +86,7 @@ class Observed:
     tls_version: str | None = None
     conn_state: str | None = None
     server_said: str | None = None
+    certificate: str | None = None
     signs: frozenset[tuple[str, str]] = frozenset()
     client_source: str | None = None
     server_source: str | None = None

@@ -47,9 +47,9 @@ REMARKS: Final = ("contradiction", "unlisted")
 FACTS: Final = (
     "transport", "port", "protocol", "data-path", "client-role", "server-role", "known-client", "known-server",
     "client-source", "server-source", "client-version", "server-version", "exchange-version", *ADDRESSES,
-    "authentication", "encryption", "tls-version", "conn-state", "server-said", "certainty", "absence", "unread",
-    "resolved-by", "interface", "authentication-verdict", "encryption-verdict", "default-authentication", "misplaced",
-    "misplaced-path", "port-speaks", *REMARKS,
+    "authentication", "encryption", "tls-version", "conn-state", "server-said", "certificate", "certainty", "absence",
+    "unread", "resolved-by", "interface", "authentication-verdict", "encryption-verdict", "default-authentication",
+    "misplaced", "misplaced-path", "port-speaks", *REMARKS,
 )  # fmt: skip
 """Facts that a finding may test, besides the signs of `vocabulary.toml`."""
 
@@ -159,7 +159,8 @@ def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]
         "client-role": decision.client_role, "server-role": decision.server_role,
         "client-source": seen.client_source, "server-source": seen.server_source,
         "authentication": seen.authentication, "encryption": seen.encryption, "tls-version": seen.tls_version,
-        "conn-state": seen.conn_state, "server-said": seen.server_said, "certainty": decision.certainty,
+        "conn-state": seen.conn_state, "server-said": seen.server_said, "certificate": seen.certificate,
+        "certainty": decision.certainty,
         "absence": decision.absence,
         "resolved-by": facts.resolved_kind, "port-speaks": port_speaks(rulebook, facts),
         "unread": facts.condition,

@@ -61,7 +61,7 @@ def _finding_problem(rulebook: Rulebook, rule: FindingRule, text: str, expected:
 
 _OBSERVED_WORDS: Final = {
     "authentication": "authentication", "encryption": "encryption", "tls-version": "tls_version",
-    "conn-state": "conn_state", "server-said": "server_said",
+    "conn-state": "conn_state", "server-said": "server_said", "certificate": "certificate",
     "client-source": "client_source", "server-source": "server_source",
 }  # fmt: skip
 _EXTRA_WORDS: Final = (*_OBSERVED_WORDS, *ADDRESSES, *REMARKS)

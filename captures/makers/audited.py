@@ -86,6 +86,18 @@ def weak_suites(scene: Scene) -> None:
         tcp.is_("tls", encryption=("tls-implicit",))
 
 
+@story("audit-certificates", "POP3 inside TLS with certificates of a CA: expired nine days before, valid since then")
+def certificates(scene: Scene) -> None:
+    reader, cas = hosts(scene, "pop1", "cas1")
+    for valid in ((b"051101000000Z", b"101101000000Z"), (b"101101000000Z", b"151101000000Z")):
+        tcp = scene.tcp(reader, cas, 995)
+        proof = certificate(scene.noise, cas.name, (cas.fqdn,), issuer="Example Issuing CA", valid=valid)
+        talk.tls(tcp, certificate=proof)
+        tcp.close()
+        tcp.is_("tls", data_paths=("cas-pop3",), also=("note-pop-imap-no-ntlm",), certainty=("weak", "strong"),
+                encryption=("tls-implicit",))  # fmt: skip
+
+
 @story("audit-passwords", "POP3 to Client Access: name and password in clear; the same after STLS")
 def passwords(scene: Scene) -> None:
     reader, cas = hosts(scene, "pop1", "cas1")

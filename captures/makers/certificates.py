@@ -28,8 +28,11 @@ def _name(common: str) -> bytes:
     return sequence(tlv(0x31, sequence(oid(COMMON_NAME), tlv(UTF8, common.encode()))))
 
 
-def certificate(noise: Noise, subject: str, names: tuple[str, ...] = (), *, issuer: str = "") -> bytes:
-    """A certificate for `subject` (the issuer too, unless one is named) and further DNS names."""
+def certificate(
+    noise: Noise, subject: str, names: tuple[str, ...] = (), *, issuer: str = "",
+    valid: tuple[bytes, bytes] = (b"101101000000Z", b"151101000000Z"),
+) -> bytes:  # fmt: skip
+    """A certificate for `subject` (the issuer too, unless one is named) and further DNS names; valid: from, to."""
     algorithm = sequence(oid(SHA1_RSA), tlv(NULL))
     key = sequence(integer(int.from_bytes(b"\x00\xc1" + noise(255), "big")), integer(65537))
     alternative = sequence(*(tlv(0x82, name.encode()) for name in (subject, *names)))
@@ -39,7 +42,7 @@ def certificate(noise: Noise, subject: str, names: tuple[str, ...] = (), *, issu
         integer(int.from_bytes(b"\x11" + noise(15), "big")),
         algorithm,
         _name(issuer or subject),
-        sequence(tlv(UTC_TIME, b"101101000000Z"), tlv(UTC_TIME, b"151101000000Z")),
+        sequence(*(tlv(UTC_TIME, time) for time in valid)),
         _name(subject),
         sequence(sequence(oid(RSA), tlv(NULL)), tlv(BITS, b"\0" + key)),
         tagged(3, sequence(

@@ -1,4 +1,4 @@
-"""Who an X.509 certificate speaks of: subject, issuer, alternative names, self-signed or not.
+"""Who an X.509 certificate speaks of, and from when to when: subject, issuer, alternative names, self-signed or not.
 
 The structure is read by the `cryptography` package, loaded when the first certificate is met; whatever
 it refuses is no certificate to us. Nothing is verified: a passive reader has no trust store.
@@ -20,11 +20,14 @@ MAX_NAMES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Names as RFC 4514 text; dns_names: subjectAltName entries of type dNSName."""
+    """Names as RFC 4514 text; dns_names: subjectAltName entries of type dNSName; not_before, not_after: RFC 3339, UTC,
+    "" where they can't be read."""
 
     subject: str
     issuer: str
     dns_names: tuple[str, ...]
+    not_before: str = ""
+    not_after: str = ""
 
     @property
     def self_signed(self) -> bool:
@@ -49,7 +52,19 @@ def read(der: bytes) -> Certificate | None:
             subject, issuer = found.subject.rfc4514_string(), found.issuer.rfc4514_string()
         except Exception:  # the library documents no closed set of errors for hostile input
             return None
-        return Certificate(subject[: limits.MAX_TEXT], issuer[: limits.MAX_TEXT], _dns_names(found))
+        names = subject[: limits.MAX_TEXT], issuer[: limits.MAX_TEXT], _dns_names(found)
+        return Certificate(*names, *_validity(found))
+
+
+def _validity(certificate: object) -> tuple[str, str]:
+    from cryptography import x509
+
+    try:
+        assert isinstance(certificate, x509.Certificate)
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except Exception:  # dates that no calendar has
+        return "", ""
+    return f"{begins:%Y-%m-%dT%H:%M:%SZ}", f"{ends:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _dns_names(certificate: object) -> tuple[str, ...]:

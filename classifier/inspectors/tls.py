@@ -334,6 +334,8 @@ def _note_server_certificate(turned: Talk, found: Handshake, body: bytes, offset
     turned.by_server("tls.certificate-issuer", certificate.issuer, offset)
     for name in certificate.dns_names:
         turned.by_server("tls.certificate-san", name, offset)
+    turned.by_server("tls.certificate-not-before", certificate.not_before, offset)
+    turned.by_server("tls.certificate-not-after", certificate.not_after, offset)
     if certificate.self_signed:
         turned.by_server("tls.certificate-self-signed", "server", offset)
 

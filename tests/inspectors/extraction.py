@@ -20,9 +20,9 @@ _FIELDS = (
     "udp.dstport", "tcp.seq", "tcp.flags.syn", "tcp.flags.ack", "tcp.payload", "udp.payload",
 )  # fmt: skip
 COMPARED = (
-    "tls.handshake.extensions_server_name", "x509ce.dNSName", "http.request.method", "http.request.uri",
-    "http.user_agent", "http.server", "smtp.req.parameter", "smtp.req.command", "ldap.baseObject", "sip.Method",
-    "dns.qry.name", "kerberos.realm", "kerberos.crealm", "pop.request.command",
+    "tls.handshake.extensions_server_name", "x509ce.dNSName", "x509af.utcTime", "http.request.method",
+    "http.request.uri", "http.user_agent", "http.server", "smtp.req.parameter", "smtp.req.command", "ldap.baseObject",
+    "sip.Method", "dns.qry.name", "kerberos.realm", "kerberos.crealm", "pop.request.command",
 )  # fmt: skip
 """Fields whose values tests compare with ours."""
 

@@ -44,6 +44,11 @@ def _path(text: str) -> str:
     return text.partition("?")[0]
 
 
+def _time(text: str) -> str:
+    """tshark's "2010-11-01 00:00:00 (UTC)" as RFC 3339; its older form has two digits of the year."""
+    return f"{'20' * (text[2:3] == '-')}{text[:-6]}Z".replace(" ", "T")
+
+
 @dataclass(frozen=True)
 class Case:
     """What is compared: captures (folder, pattern), our sign, tshark's fields, how its values become like ours."""
@@ -59,6 +64,7 @@ class Case:
 CASES = (
     Case("TLS names of mercury", "cisco+mercury", "*", "tls.sni", (_SNI,), str.lower),
     Case("certificates", "arkime+arkime", "*", "tls.certificate-san", ("x509ce.dNSName",)),
+    Case("ends of certificates", "arkime+arkime", "*", "tls.certificate-not-after", ("x509af.utcTime",), _time),
     Case("HTTP methods", "zeek+zeek/testing/btest/Traces/http", "*", "http.method", ("http.request.method",)),
     Case("HTTP paths", "arkime+arkime", "*http*", "http.path", ("http.request.uri",), _path),
     Case("HTTP agents", "arkime+arkime", "*", "http.user-agent", ("http.user_agent",)),

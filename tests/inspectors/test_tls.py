@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 from inspectors import hellos
 from inspectors.playbook import stream, tcp, values
@@ -61,6 +63,8 @@ def test_certificates_of_both_sides() -> None:
     assert values(found, "tls.certificate-san") == ["ex1", "ex1.contoso.com"]
     assert values(found, "tls.certificate-self-signed") == ["server"]
     assert values(found, "tls.client-certificate") == ["CN=EDGE1"]
+    begins, ends = (values(found, f"tls.certificate-not-{end}")[0] for end in ("before", "after"))
+    assert datetime.fromisoformat(ends) - datetime.fromisoformat(begins) == timedelta(days=1)
 
 
 def test_an_empty_client_certificate_proves_nobody() -> None:
