@@ -45,15 +45,15 @@ def audit(
     facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
     checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
-    asked = [checklist.persons_asked(facts.observed(index)) for index in first.tolist()]
-    of_codes = np.array(asked, np.int64).reshape(-1, 2)
+    seen = {index: facts.observed(index) for index in first.tolist()}
+    of_codes = np.array(list(map(checklist.persons_asked, seen.values())), np.int64).reshape(-1, 2)
     roles = (of_codes[codes, side] * (1 + of) for side, of in enumerate(labels.sides))
     codes, first = distinct_rows((codes.astype(np.int64), *roles))
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
-        observed = facts.observed(index)
+        observed = seen.get(index) or facts.observed(index)
         verdicts[f"authentication {authentication_verdict(scene.rulebook, observed)}"] += count
         verdicts[f"encryption {encryption_verdict(scene.rulebook, observed)}"] += count
         made.append(checklist.check(observed))

@@ -293,10 +293,10 @@ OWN_BIND_SUFFICES: Final = frozenset({"bind", "secondary-address"})
 def resolve(scene: Scene) -> dict[int, Resolution]:
     """Conversations (by index) whose server port was handed out, or found bound by another conversation."""
     resolved = {}
-    for index in _on_known_ports(scene).tolist():
-        start = int(scene.table.rows["start"][index])
-        port = int(scene.sides.server_port[index])
-        asking = scene.number(index)
+    chosen = _on_known_ports(scene)
+    starts, numbers = (scene.table.rows[name][chosen].tolist() for name in ("start", "number"))
+    ports = scene.sides.server_port[chosen].tolist()
+    for index, start, port, asking in zip(chosen.tolist(), starts, ports, numbers, strict=True):
         entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=asking)
         evidence = scene.inspection.evidence(index)
         accepted = {entry.uuid for entry in evidence.interfaces if entry.accepted} if evidence else set()

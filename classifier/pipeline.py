@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
 from classifier.inspection import Reading
-from classifier.labelling import Grounds, Scene, Sides, Tenants
+from classifier.labelling import Grounds, Scene, Sides
 from classifier.model import VERSIONS
 from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS, Frames, Interfaces, PacketBatch
@@ -325,8 +326,10 @@ def conclude(
         damages=captures.damages,
         counters=_counters(captures, assembly, endpoint_map),
         inputs=captures.names,
-        endpoint_rows=list(_endpoint_rows(endpoint_map, rulebook, captures.frames)),
-        host_rows=list(_host_rows(scene, tenants, hosts, captures.frames)),
+        endpoint_rows=partial(_endpoint_rows, endpoint_map, rulebook, captures.frames),
+        host_rows=partial(
+            _host_rows, [addresses.texts[number] for number in tenants.addresses], hosts, rulebook, captures.frames
+        ),
         reasoner=lambda index: reason(rulebook, labels.facts_of(index), labels[index]),
     )
 
@@ -398,36 +401,38 @@ def _disagreement(rulebook: Rulebook, at_port: dict[str, set[str]], uuid: str, k
     return "bound on this port: " + ", ".join(names)
 
 
-def _host_rows(scene: Scene, tenants: Tenants, hosts: Sequence[Host], frames: Frames) -> Iterator[dict[str, Any]]:
+def _host_rows(
+    addresses: Sequence[str], hosts: Sequence[Host], rulebook: Rulebook, frames: Frames
+) -> Iterator[dict[str, Any]]:
     """One row for each host that the inventory or the traffic tells something of."""
-    for number, host in zip(tenants.addresses.tolist(), hosts, strict=True):
+    for address, host in zip(addresses, hosts, strict=True):
         if host is NOBODY or not (host.listed is not UNKNOWN or host.reasons or host.inferred.name):
             continue
         known, listed = host.known, host.listed is not UNKNOWN
         yield {
-            "address": scene.addresses.texts[number],
+            "address": address,
             "name": known.name or None,
             "roles": sorted(known.roles),
             "versions": [version for version in VERSIONS if version in known.versions],
             "source": "inventory" if listed else "traffic",
             "evidence": [
-                _host_fact(scene, frames, "role", role, reason)
+                _host_fact(rulebook, frames, "role", role, reason)
                 for role, reasons in host.reasons.items()
                 for reason in reasons
             ],
             "contradictions": [
-                _host_fact(scene, frames, "contradiction", word, reason)
+                _host_fact(rulebook, frames, "contradiction", word, reason)
                 for word, reasons in host.contradicted.items()
                 for reason in reasons
             ],
         }
 
 
-def _host_fact(scene: Scene, frames: Frames, kind: str, word: str, reason: Reason) -> dict[str, Any]:
+def _host_fact(rulebook: Rulebook, frames: Frames, kind: str, word: str, reason: Reason) -> dict[str, Any]:
     return {
         "kind": kind,
         "field": word,
-        "value": scene.rulebook.acts[reason.act].title,
+        "value": rulebook.acts[reason.act].title,
         "conversation": reason.conversation + 1,
         "frame": frames.number(reason.frame),
         "file": frames.file(reason.frame),

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
@@ -90,7 +91,7 @@ class Result:
     documented: the data paths of the signatures.
     rules: the findings that were looked for. acceptances: those of their findings that the user lives with.
     reasoner: goes once more through the decision of the conversation in a row.
-    endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`.
+    endpoint_rows, host_rows: make rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`, when they are asked for.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class Result:
         verdicts: Mapping[str, int] | None = None,
         rules: Iterable[FindingRule] = (),
         documented: Iterable[ListedSignature] = (),
-        endpoint_rows: Iterable[Row] = (),
-        host_rows: Iterable[Row] = (),
+        endpoint_rows: Callable[[], Iterable[Row]] = tuple,
+        host_rows: Callable[[], Iterable[Row]] = tuple,
         reasoner: Callable[[int], Reasoning | None] | None = None,
     ) -> None:
         self.table = Table(FIELDS, {name: columns[name] for name in NAMES})
@@ -116,8 +117,7 @@ class Result:
         self.rules = tuple(rules)
         self.documented = tuple(documented)
         self.acceptances: tuple[Acceptance, ...] = ()
-        self.endpoint_rows = list(endpoint_rows)
-        self.host_rows = list(host_rows)
+        self._endpoint_rows, self._host_rows = endpoint_rows, host_rows
         self._reasoner = reasoner
 
     @classmethod
@@ -135,6 +135,16 @@ class Result:
         """What could not be used, mostly because a bound of `limits` was met: words for it, and how many."""
         lost = {name: count for name, count in self.counters.items() if count and name not in ALWAYS_COUNTED}
         return {name.replace("_", " "): count for name, count in lost.items()}
+
+    @cached_property
+    def endpoint_rows(self) -> list[Row]:
+        """The endpoint map, a row for each interface on a port."""
+        return list(self._endpoint_rows())
+
+    @cached_property
+    def host_rows(self) -> list[Row]:
+        """Every host that something is known of."""
+        return list(self._host_rows())
 
     @property
     def endpoint_table(self) -> Table:
@@ -176,8 +186,8 @@ class Result:
             inputs=self.inputs,
             rules=self.rules,
             documented=self.documented,
-            endpoint_rows=self.endpoint_rows,
-            host_rows=self.host_rows,
+            endpoint_rows=lambda: self.endpoint_rows,
+            host_rows=lambda: self.host_rows,
             reasoner=lambda index: self.reasoning(int(rows[index])),
         )
         selected.acceptances = self.acceptances

@@ -95,7 +95,7 @@ def result(rows: int, seed: int = 7, **changed: Column) -> Result:
         damages=[Damage("trace.pcapng", 4711, "record cut short: 40 bytes of 60")],
         counters={"packets": rows * 20},
         inputs=["trace.pcapng"],
-        endpoint_rows=[
+        endpoint_rows=lambda: [
             {
                 "server_ip": "10.0.0.9", "transport": "tcp", "port": 49734, "kind": "ept_map", "frame": 400,
                 "uuid": "a4f1db00-ca47-1067-b31f-00dd010662da", "version": "0.81", "name": "EMSMDB",
@@ -103,7 +103,7 @@ def result(rows: int, seed: int = 7, **changed: Column) -> Result:
                 "conversation": 3, "address": "0.0.0.0", "annotation": HOSTILE[0], "disagreement": None,
             }
         ],
-        host_rows=[{"address": "10.0.0.9", "roles": ["mailbox"], "versions": ["2010"], "source": "inventory",
+        host_rows=lambda: [{"address": "10.0.0.9", "roles": ["mailbox"], "versions": ["2010"], "source": "inventory",
                     "evidence": [], "contradictions": [
                         {"kind": "contradiction", "field": "2013", "value": "answers as the transport of Exchange 2013",
                          "conversation": 4, "frame": 81, "file": "trace.pcapng"}]}],
