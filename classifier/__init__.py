@@ -23,7 +23,7 @@ The house, in the order in which its rooms may import each other:
     selection                    which conversations are meant
     labelling columns            what conversations tell of each other; everything -> columns
     result pipeline              what comes out, and the only module that knows the order of the steps
-    retirement following         conversations over time: who is over, what is told again, what is forgotten
+    retirement ended following   conversations over time: who is over, what is told again, what is forgotten
     sniffing sinks packet_ring   a running live capture, and where its reports and packets go
     decryption tools             TLS read with session keys; Wireshark's programs
     excerpt blocks extraction    their frames, by a second reading; pcapng with labels as comments

@@ -22,21 +22,24 @@ from numpy.typing import NDArray
 from classifier import limits, pipeline
 from classifier.acquaintance import Remembered
 from classifier.conversations import CONVERSATION, ConversationTable
+from classifier.ended import BLOCK, Archive, Ended, Kept
 from classifier.endpoints import EndpointMap
 from classifier.fields import LIVE_FIELDS, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.hosts import Inventory
+from classifier.inspection import Gist, Reading
+from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS
 from classifier.result import Conversation, Result, Table, taken
 from classifier.retirement import (
     CHANGED,
     OVER,
     TRACE,
+    Part,
     Timeouts,
     empty_store,
     joined,
     least_promising,
     review,
-    size_of,
 )
 from classifier.rulebook import Rulebook
 from classifier.streams import ARENA_USED, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS
@@ -46,10 +49,10 @@ SECOND: Final = 10**9
 EVENTS: Final = ("new", "update", "end")
 
 UNTOLD: Final = frozenset(
-    {"id", "last_frame", "end", "packets_to_server", "packets_to_client", "bytes_to_server", "bytes_to_client",
-     "conn_state", "duplicate_packets", "missed_bytes"}
+    {"id", "community_id", "last_frame", "end", "packets_to_server", "packets_to_client", "bytes_to_server",
+     "bytes_to_client", "conn_state", "duplicate_packets", "missed_bytes"}
 )  # fmt: skip
-"""Columns that change with every packet: a change of them alone is no news."""
+"""Columns that change with every packet, or never: a change of them alone is no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,17 @@ class Pace:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-@dataclass(slots=True, eq=False)
-class Ended:
-    """Conversations that ended together. size: bytes they take; silent: without payload, nothing to read again."""
-
-    table: ConversationTable
-    traces: Any
-    size: int
-    silent: bool
-    reported: bool = False
-
-
 @dataclass(slots=True)
 class _Task:
-    """What the labelling thread is asked to read: the open ones come last."""
+    """What the labelling thread is asked to read. review: and all that ended before, for what was learnt since; room:
+    for so many of those at once."""
 
     ended: list[Ended]
     open_table: ConversationTable
     open_traces: Any
     now: int
-    lost: int
+    review: bool
+    room: int
 
 
 @dataclass(slots=True)
@@ -120,7 +114,6 @@ class Counts:
 
     evicted: int = 0
     unreported: int = 0
-    forgotten: int = 0
     conversations: int = 0
 
 
@@ -144,7 +137,8 @@ class Follower:
         self.source, self.rulebook, self.inventory, self.endpoint_map = source, rulebook, inventory, endpoint_map
         self.pace, self.counts = pace or Pace(), Counts()
         self.assembly = pipeline.Assembly(table=_fresh_table())
-        self.ended: deque[Ended] = deque()
+        self.archive = Archive()
+        self._waiting: deque[Ended] = deque()
         self._report, self._learnt, self._remembered = report, learnt, Remembered()
         self._traces = np.zeros(len(self.assembly.table.rows), TRACE)
         self._lost, self._dead, self._now, self._last_tick, self._last_review = 0, 0, 0, 0, 0
@@ -198,14 +192,20 @@ class Follower:
             self._compact_if_worthwhile()
 
     def finish(self) -> None:
-        """End everything, label it, report it; afterwards nothing runs any more."""
+        """End everything, label it, report it; afterwards nothing runs any more.
+
+        What doesn't fit into one reading is read again once all was read, since the last part may tell of the first.
+        """
         self._wait()
         self._remember_told()
         self._end(np.flatnonzero(self.table.rows["protocol"][: self.table.count]), bounded=False)
-        self._hand_over(np.zeros(0, np.int64), again=True)
-        self._wait()
-        while self._hand_over(np.zeros(0, np.int64), again=False):
-            self._wait()
+        for _ in range(limits.LIVE_LAST_REVIEWS):
+            parts = 0
+            while self.failure is None and self._hand_over(np.zeros(0, np.int64), again=not parts):
+                parts += 1
+                self._wait()
+            if parts < 2:
+                break
         self._tasks.put(None)
         self._labelling.join()
         if self.failure is not None:
@@ -215,72 +215,57 @@ class Follower:
         self._idle.wait()
 
     def _end(self, chosen: NDArray[np.int64], bounded: bool = True) -> None:
-        """Move rows to those that ended, and leave tombstones. bounded: drop what waits beyond its bound."""
+        """Move rows to those that wait for their label, and leave tombstones. bounded: drop what is too much."""
         silent = (self.table.store.flows["flags"][: 2 * self.table.count].reshape(-1, 2) & PAYLOAD == 0).all(axis=1)
         for each in (False, True):
             some = chosen[silent[chosen] == each]
-            if len(some):
-                table, traces = joined([(self.table, some)]), self._traces[some]
+            for part in (some[at : at + BLOCK] for at in range(0, len(some), BLOCK)):
+                traces = self._traces[part]
                 traces["lost"] = self._lost - traces["lost"]
-                self.ended.append(Ended(table, traces, size_of(table), each))
+                self._waiting.append(Ended(joined([(self.table, part)]), traces, each))
         self.table.rows["protocol"][chosen] = 0
         self._dead += len(chosen)
-        if bounded:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Keep the ended within their bounds: reported ones of either kind, and those that wait."""
-        for silent, most in ((False, limits.LIVE_ENDED), (True, limits.LIVE_ENDED_SILENT)):
-            reported = sum(each.size for each in self.ended if each.reported and each.silent == silent)
-            for each in [each for each in self.ended if each.reported and each.silent == silent]:
-                if reported <= most:
-                    break
-                reported -= each.size
-                self.counts.forgotten += each.table.count
-                self.ended.remove(each)
-        waiting = sum(each.size for each in self.ended if not each.reported)
-        while waiting > limits.LIVE_WAITING:
-            oldest = next(each for each in self.ended if not each.reported)
+        waiting = sum(each.size for each in self._waiting)
+        while bounded and waiting > limits.LIVE_WAITING:
+            oldest = next((each for each in self._waiting if each.silent), self._waiting[0])
+            self._waiting.remove(oldest)
             waiting -= oldest.size
             self.counts.unreported += oldest.table.count
-            self.ended.remove(oldest)
 
     def _hand_over(self, changed: NDArray[np.int64], again: bool) -> bool:
         """Give the labelling thread what it has not read yet. again: and all else too, for what was learnt since.
 
-        No more than `limits.LIVE_READ` at once; the rest waits for the next time. False if there is nothing.
+        No more than `limits.LIVE_READ` at once, silent ones last; the rest waits for the next time. False if there is
+        nothing.
         """
         if again:
             self._last_review = self._now
             rows = self.table.rows[: self.table.count]
             paid = self.table.store.flows["first_segment"][: 2 * self.table.count].reshape(-1, 2).any(axis=1)
             changed = np.concatenate([changed, np.setdiff1d(np.flatnonzero((rows["protocol"] != 0) & paid), changed)])
-        ended, room = self._ended_to_read(again)
-        changed = np.sort(changed[: max(room, 0)])
-        if not ended and not len(changed):
+        ended, room = self._take(silent=False, room=limits.LIVE_READ)
+        changed = np.sort(changed[:room])
+        unsaid, room = self._take(silent=True, room=room - len(changed))
+        if not ended and not unsaid and not len(changed) and not self.archive.waits and not (again and self.archive):
             return False
         flows = self.table.store.flows
         self._traces["segment_a"][changed] = flows["last_segment"][2 * changed]
         self._traces["segment_b"][changed] = flows["last_segment"][2 * changed + 1]
         traces = self._traces[changed]
         traces["lost"] = self._lost - traces["lost"]
-        for each in ended:
-            each.reported = True
         self._idle.clear()
-        self._tasks.put(_Task(ended, joined([(self.table, changed)]), traces, self._now, self._lost))
+        self._tasks.put(_Task([*ended, *unsaid], joined([(self.table, changed)]), traces, self._now, again, room))
         return True
 
-    def _ended_to_read(self, again: bool) -> tuple[list[Ended], int]:
-        """Those that nobody has read yet, the oldest first; then the newest of the others. And what room is left."""
+    def _take(self, silent: bool, room: int) -> tuple[list[Ended], int]:
+        """Of those that wait, the oldest of one sort, as many as fit; and what room is left."""
         chosen: list[Ended] = []
-        room = limits.LIVE_READ
-        unread = [each for each in self.ended if not each.reported]
-        for each in (*unread, *(each for each in reversed(self.ended) if each.reported and again)):
-            if chosen and each.table.count > room:
-                break
-            chosen.append(each)
-            room -= each.table.count
-        return [each for each in self.ended if each in chosen], room
+        for each in self._waiting:
+            if each.silent == silent and each.table.count <= room:
+                chosen.append(each)
+                room -= each.table.count
+        self._waiting = deque(each for each in self._waiting if each not in chosen)
+        return chosen, room
 
     def _remember_told(self) -> None:
         """Enter what was reported of open conversations into their traces."""
@@ -347,50 +332,76 @@ class Follower:
             self._idle.set()
 
     def _conclude(self, task: _Task) -> None:
-        parts = [(each.table, np.arange(each.table.count)) for each in task.ended]
-        parts.append((task.open_table, np.arange(task.open_table.count)))
-        table = joined(parts)
-        ended = table.count - task.open_table.count
-        traces = np.concatenate([*(each.traces for each in task.ended), task.open_traces])
+        """Label what is asked for, and report what is news. In the table: what is kept, just ended, open."""
+        if task.review:
+            self.archive.review()
+        kept = self.archive.due(task.room)
+        parts = [*(block.ended for block in kept), *task.ended]
+        table = joined([*(_whole(each.table) for each in parts), _whole(task.open_table)])
+        traces = np.concatenate([*(each.traces for each in parts), task.open_traces])
+        firsts = np.cumsum([0, *(each.table.count for each in parts)]).tolist()
+        reading, gists = self._read_ended(table, kept, task.ended, firsts[len(kept) :])
         assembly = pipeline.Assembly(table=table, encapsulations=self.assembly.encapsulations)
         result = pipeline.conclude(
-            self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, remembered=self._remembered
-        )
+            self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, reading=reading,
+            remembered=self._remembered,
+        )  # fmt: skip
         self.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
         self._learnt(self.endpoint_map)
         digests = digest(result.columns)
-        over = np.arange(table.count) < ended
+        over = np.arange(table.count) < firsts[-1]
         news = _news(result, traces, digests, over, task.now, self.pace)
         chosen = np.flatnonzero(news >= 0)
         if len(chosen):
             self._report(_report(result, chosen, news, traces))
-        first = 0
-        for each in task.ended:
+        for each, first in zip(parts, firsts, strict=False):
             each.traces["told"] = digests[first : first + each.table.count]
             each.traces["segment_a"] = _ENDED
-            first += each.table.count
-        told = chosen[chosen >= ended]
+        for each, gist in zip(task.ended, gists, strict=True):
+            self.archive.add(each, gist, reading.found)
+        told = chosen[chosen >= firsts[-1]]
         numbers = table.rows["number"][told]
         order = np.argsort(numbers)
         self._told.put(Told(numbers[order], digests[told][order], task.now))
+
+    def _read_ended(
+        self, table: ConversationTable, kept: list[Kept], ended: list[Ended], firsts: list[int]
+    ) -> tuple[Reading, list[Gist]]:
+        """Read what just ended, from firsts[0] to firsts[-1] in the table behind what is kept, and give its bytes back.
+
+        Returns the reading, which knows of both, and what stays of each that ended.
+        """
+        reading, gist = Reading(1), Gist.joined([block.gist for block in kept])
+        codes, found = self.archive.library.pick(gist.codes)
+        reading.resume(gist._replace(codes=codes), found)
+        reading.early(table, first_look(table, pipeline.named_ports(self.rulebook)), np.arange(firsts[0], firsts[-1]))
+        for each, first in zip(ended, firsts, strict=False):
+            if not each.silent:
+                each.table = joined([(table, first + np.arange(each.table.count))])
+        return reading, [reading.gist(first, each.table.count) for each, first in zip(ended, firsts, strict=False)]
 
 
 def memory_bound(ring: int, packets: bool) -> int:
     """Bytes that a live capture takes at most, whatever comes in. ring: bytes of it; packets: whether some are kept.
 
-    The table is there twice while it is carried over, and conversations are copied to be read.
+    The table is there twice while it is carried over, and conversations are copied to be read; what waited for that is
+    there until it was read, and as much waits again.
     """
     row = CONVERSATION.itemsize + 2 * FLOW.itemsize + TRACE.itemsize
     kept = limits.LIVE_ARENA + limits.LIVE_SEGMENTS * SEGMENT.itemsize + limits.MAX_HOLES * HOLE.itemsize
     slots = 4 * np.dtype(np.int32).itemsize * 2 * limits.LIVE_CONVERSATIONS
     table = limits.LIVE_CONVERSATIONS * row + kept + slots
-    ended = limits.LIVE_ENDED + limits.LIVE_ENDED_SILENT + limits.LIVE_WAITING
+    ended = limits.LIVE_ENDED + limits.LIVE_ENDED_SILENT + 2 * limits.LIVE_WAITING
     reading = limits.LIVE_READ * (row + limits.LIVE_READING) + limits.LIVE_ARENA
     waiting = limits.LIVE_RECORDS * limits.LIVE_RECORD
     return limits.LIVE_PROGRAM + ring + 2 * table + ended + reading + waiting + (limits.LIVE_DELAY if packets else 0)
 
 
 _SEGMENTS: Final = ("segment_a", "segment_b")
+
+
+def _whole(table: ConversationTable) -> Part:
+    return table, np.arange(table.count)
 
 
 def _fresh_table() -> ConversationTable:

@@ -322,9 +322,50 @@ class EarlyPlaces:
             frames[found], times[found] = self._known[1:, place[found]]
         return Located(frames, times)
 
+    def of(self, first: int, count: int) -> NDArray[np.int64]:
+        """The rows of the flows first, first + 1, ..., so many, counted from the first of them."""
+        self.find(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        keys = np.array([first, first + count]) << _OFFSET_BITS
+        begin, end = np.searchsorted(self._known[0], keys)
+        return moved(self._known[:, begin:end], -first)
+
+    def enter(self, rows: NDArray[np.int64]) -> None:
+        """Take over rows of `of`, moved to where their flows are now."""
+        self._fresh.append(rows)
+
+
+def moved(rows: NDArray[np.int64], flows: int) -> NDArray[np.int64]:
+    """Rows of places when their flows have moved up by so many."""
+    return rows + np.array([[flows << _OFFSET_BITS], [0], [0]])
+
 
 _OFFSET_BITS: Final = 32
 """Bits of an offset among first bytes, of which a stream keeps far less."""
+
+
+class Gist(NamedTuple):
+    """What stays of conversations that were read early, one element each.
+
+    codes: int32, what was found, 0 for nothing; client: int8, as of `Inspection`; done: bool, whether their bytes were
+    given back; places: int64[3, n], of their flows, counted from the first (`EarlyPlaces.of`).
+    """
+
+    codes: NDArray[np.int32]
+    client: NDArray[np.int8]
+    done: NDArray[np.bool_]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, gists: Sequence[Gist]) -> Gist:
+        """Those of all, one behind the other."""
+        firsts = np.cumsum([0, *(len(gist.codes) for gist in gists)]).tolist()
+        places = [moved(gist.places, 2 * first) for gist, first in zip(gists, firsts, strict=False)]
+        return cls(
+            np.concatenate([np.zeros(0, np.int32), *(gist.codes for gist in gists)]),
+            np.concatenate([np.zeros(0, np.int8), *(gist.client for gist in gists)]),
+            np.concatenate([np.zeros(0, np.bool_), *(gist.done for gist in gists)]),
+            np.concatenate([np.zeros((3, 0), np.int64), *places], axis=1),
+        )
 
 
 class Reading:
@@ -338,8 +379,28 @@ class Reading:
         self._key = np.frombuffer(secrets.token_bytes(16), np.uint64)
         self._known = np.empty((0, 2), np.uint64)
         self._found: list[Evidence | Answer | None] = [None]
+        self._resumed = 1
         self._codes, self._client = np.zeros(0, np.int32), np.zeros(0, np.int8)
         self._early, self._done = EarlyPlaces(), np.zeros(0, np.bool_)
+
+    def resume(self, gist: Gist, found: Sequence[Evidence | Answer | None]) -> None:
+        """Before all else: the first conversations of the table were read before. found: what their codes mean,
+        entry 0 is None."""
+        self._codes, self._client, self._done = gist.codes, gist.client, gist.done
+        self._found, self._resumed = list(found), len(found)
+        self._early.enter(gist.places)
+
+    def gist(self, first: int, count: int) -> Gist:
+        """What stays of so many conversations that were read early."""
+        part = slice(first, first + count)
+        done = self._done[part].copy()
+        codes = np.where(done, self._codes[part], 0).astype(np.int32)
+        return Gist(codes, self._client[part].copy(), done, self._early.of(2 * first, 2 * count))
+
+    @property
+    def found(self) -> Sequence[Evidence | Answer | None]:
+        """What codes mean."""
+        return self._found
 
     def early(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
         """Read conversations that are over, remember what labels will ask of them, and forget their bytes.
@@ -388,7 +449,7 @@ class Reading:
         group_of, first = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int64)
         slots = np.zeros(1 << (2 * len(digests) + 15).bit_length(), np.int32)
         groups, before = int(_number(digests, slots, group_of, first)), len(self._known)
-        self._codes[chosen] = group_of[before:] + 1
+        self._codes[chosen] = group_of[before:] + self._resumed
         self._known = digests[first[:groups]]
         firsts = chosen[first[before:groups] - before]
         if len(firsts) >= MANY_DIALOGUES:

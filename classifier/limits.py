@@ -69,10 +69,14 @@ LIVE_SEGMENTS: Final = 1_000_000
 """Segments remembered of all open conversations."""
 
 LIVE_ENDED: Final = 128 * MIB
-"""Ended conversations kept for what is learnt later; the oldest go first."""
+"""Ended conversations kept for what is learnt later, with what was found in them; the oldest go first. Measured: 570
+bytes of each, and 3 KB of each different thing that they say: some 200,000."""
 
 LIVE_ENDED_SILENT: Final = 16 * MIB
-"""The same of those without payload, so that a scan displaces no others."""
+"""The same of those without payload, so that a scan displaces no others; some 40,000."""
+
+LIVE_LAST_REVIEWS: Final = 3
+"""How often all that is kept is labelled anew at the end, where it doesn't fit into one reading."""
 
 LIVE_WAITING: Final = 192 * MIB
 """Ended conversations that wait for their label; beyond it they are dropped unreported, and counted."""

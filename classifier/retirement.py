@@ -221,17 +221,17 @@ def joined(parts: Sequence[Part], room: Store | None = None) -> ConversationTabl
 def _fitting(parts: Sequence[Part]) -> Store:
     measured = [_measure(table.store, chosen) for table, chosen in parts]
     segments, size, holes = (sum(each) for each in zip(*measured, strict=True)) if measured else (0, 0, 0)
-    return empty_store(segments, BLANKS + size, holes)
+    return empty_store(segments, BLANKS + size, holes, 0)
 
 
-def empty_store(segments: int, arena: int, holes: int) -> Store:
-    """A store of that size, its flows still missing."""
+def empty_store(segments: int, arena: int, holes: int, recent: int = SPAN_PACKETS) -> Store:
+    """A store of that size, its flows still missing. recent: marks of packets, 0 where none will be added."""
     counters = np.zeros(6, np.int64)
     counters[ARENA_USED] = BLANKS
     counters[FREE_HOLE] = 0
     return Store(
         np.zeros(0, FLOW), np.empty(segments, SEGMENT), np.empty(holes, HOLE), np.zeros(arena, np.uint8), counters,
-        np.zeros(SPAN_PACKETS, np.uint64),
+        np.zeros(recent, np.uint64),
     )  # fmt: skip
 
 
@@ -252,5 +252,5 @@ def least_promising(table: ConversationTable, number: int) -> NDArray[np.int64]:
 
 def size_of(table: ConversationTable) -> int:
     """Bytes that a table of `joined` takes."""
-    store = table.store
-    return int(sum(part.nbytes for part in (table.rows, store.flows, store.segments, store.holes, store.arena)))
+    store, slots = table.store, 4 * np.dtype(np.int32).itemsize * len(table.rows)
+    return slots + sum(part.nbytes for part in (table.rows, store.flows, store.segments, store.holes, store.arena))

@@ -201,6 +201,8 @@ class Session:
             "conversations": counts.conversations,
             "conversations_evicted": counts.evicted,
             "conversations_unreported": counts.unreported,
+            "conversations_beyond_revision": self.follower.archive.forgotten[False],
+            "conversations_without_payload_beyond_revision": self.follower.archive.forgotten[True],
             "packets_not_kept": self.keeper.lost if self.keeper else 0,
             "records_not_written": sum(outlet.lost for outlet in self.outlets),
         }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import classifier
-from classifier import limits, pipeline
+from classifier import ended, following, limits, pipeline
 from classifier.endpoints import EndpointMap
 from classifier.following import SECOND, Follower, Pace, Report
 from classifier.headers import HeaderColumns
@@ -18,6 +18,7 @@ from classifier.packets import BATCH_ROWS, PacketBatch, PacketColumns
 from classifier.retirement import Timeouts
 from classifier.rulebook import load
 from classifier.sources import CaptureSet
+from classifier.streams import SEGMENTS
 
 CAPTURES = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))
 HOUR = 3600 * SECOND
@@ -134,15 +135,83 @@ def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None
     assert sorted(final(reports)) == [1, 2]
 
 
+HURRIED = Pace(SECOND // 10, 0, 0, Timeouts(SECOND // 2, SECOND // 2, SECOND // 2, SECOND // 10, 300 * SECOND))
+"""Everything ends within a second."""
+
+
 def test_a_role_holds_when_the_conversations_that_showed_it_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each conversation is forgotten within a second; what hosts are was shown early, and what they do came later."""
     monkeypatch.setattr(limits, "LIVE_ENDED", 0)
-    short = Timeouts(SECOND // 2, SECOND // 2, SECOND // 2, SECOND // 10, 300 * SECOND)
     capture = CAPTURES[0].with_name("shown-2010-rpc.pcapng")
-    reports, follower = replay(capture, Pace(SECOND // 10, 0, 0, short), rows=3, in_turns=True)
-    assert follower.counts.forgotten > 50
+    reports, follower = replay(capture, HURRIED, rows=3, in_turns=True)
+    assert follower.archive.forgotten[False] > 50
     expected = {entry.id: entry.data_paths for entry in classifier.classify(capture)}
     live = {number: row["data_paths"] for number, row in final(reports).items()}
     late = {number: paths for number, paths in expected.items() if number > 18}
     assert len(late) > 40
     assert {number: live[number] for number in late} == late
+
+
+@pytest.mark.parametrize("name", ["shown-2010-rpc.pcapng", "shown-2010-mail.pcapng", "shown-2003.pcapng"])
+def test_what_is_learnt_late_revises_what_ended_long_before(name: str) -> None:
+    """Everything was read at its end, and its bytes were given back; hosts and ports showed later."""
+    reports, follower = replay(CAPTURES[0].with_name(name), HURRIED, rows=3, in_turns=True)
+    expected = {entry.id: entry.data_paths for entry in classifier.classify(CAPTURES[0].with_name(name))}
+    first: dict[int, Any] = {}
+    for report in reports:
+        for entry in report:
+            if entry.event == "end":
+                first.setdefault(entry.id, entry.data_paths)
+    assert first != expected
+    assert {number: row["data_paths"] for number, row in final(reports).items()} == expected
+    assert not any(follower.archive.forgotten.values())
+
+
+def test_what_ended_takes_a_fraction_of_its_bytes() -> None:
+    """Payload is given back, and what many say is kept once."""
+    _, follower = replay(CAPTURES[0].with_name("shown-2010-rpc.pcapng"), HURRIED, rows=3, in_turns=True)
+    blocks = follower.archive._all()
+    assert sum(block.count for block in blocks) == follower.counts.conversations
+    assert sum(int(block.ended.table.store.counters[SEGMENTS]) for block in blocks) == 0
+    answers = [code for block in blocks for code in block.gist.codes.tolist() if code]
+    assert len(set(answers)) < len(answers)
+    library = follower.archive.library
+    assert library.size > 0
+    for block in blocks:
+        library.leave(block.gist.codes)
+    assert library.size == 0
+
+
+def test_readings_in_several_parts_end_in_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a few conversations are labelled at a time: the last part tells what the first ones are."""
+    monkeypatch.setattr(limits, "LIVE_READ", 20)
+    for module in (following, ended):
+        monkeypatch.setattr(module, "BLOCK", 5)
+    capture = CAPTURES[0].with_name("shown-2010-rpc.pcapng")
+    reports, _ = replay(capture, HURRIED, rows=3)
+    expected = {entry.id: entry.data_paths for entry in classifier.classify(capture)}
+    assert len(expected) > 60
+    assert {number: row["data_paths"] for number, row in final(reports).items()} == expected
+
+
+def test_a_scan_displaces_nothing_that_said_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While labels wait: silent conversations are dropped first, and counted."""
+    capture = CAPTURES[0].with_name("ticket-49734.pcapng")
+    expected = {entry.id for entry in classifier.classify(capture)}
+    source, reports = CaptureSet.of([capture]), list[Report]()
+    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, HURRIED)
+    headers = HeaderColumns.empty(BATCH_ROWS)
+    follower._idle.clear()  # as if the labelling thread were busy
+    for batch in source.batches():
+        follower.add(pipeline.decode_batch(batch, source.interfaces, headers, follower.assembly))
+    end = follower._now + 10 * SECOND
+    follower.tick(end)
+    monkeypatch.setattr(limits, "LIVE_WAITING", sum(each.size for each in follower._waiting) + limits.MIB)
+    for turn in range(5):
+        batch, columns = scan(turn * 20_000, 20_000, end + turn * SECOND)
+        follower.add(pipeline.Decoded(batch, columns, batch.data, []))
+    follower.tick(end + 10 * SECOND)
+    follower._idle.set()
+    follower.finish()
+    assert follower.counts.unreported > 50_000
+    assert expected <= final(reports).keys()

@@ -26,6 +26,7 @@ ROOMS = (
     "result excerpt",
     "decryption",
     "pipeline",
+    "ended",
     "following",
     "sniffing",
     "lines",
