@@ -212,11 +212,15 @@ class Session:
             outlet.offer(report)
 
     def _run(self) -> None:
+        """Capture to the end; whatever that was, what was seen is labelled and written."""
         try:
             self._capture()
-            self.follower.finish()
         except BaseException as error:
             self.failure = error
+        try:
+            self.follower.finish()
+        except BaseException as error:
+            self.failure = self.failure or error
         finally:
             with contextlib.suppress(OSError):
                 self.source.count_losses()

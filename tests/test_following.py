@@ -19,6 +19,7 @@ from classifier.retirement import Timeouts
 from classifier.rulebook import load
 from classifier.sources import CaptureSet
 from classifier.streams import SEGMENTS
+from tests.bench.soak import RECORD, scanning
 
 CAPTURES = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))
 HOUR = 3600 * SECOND
@@ -85,52 +86,46 @@ def test_an_end_is_told_once_unless_it_is_revised() -> None:
 # ---- bounds ----------------------------------------------------------------------------------------
 
 
-def scan(first: int, flows: int, time: int) -> tuple[PacketBatch, HeaderColumns]:
-    """SYNs, each to another port and host, as a batch whose headers were read already."""
-    number = np.arange(first, first + flows)
-    zeros, headers = np.zeros(flows, np.int64), HeaderColumns.empty(flows)
-    for column in headers:
-        column[:] = 0
-    headers.protocol[:], headers.flags[:] = 6, 2
-    headers.source_low[:], headers.target_low[:] = 0xFFFF0A000001, 0xFFFF0A010000 + number // 50_000
-    headers.source_port[:], headers.target_port[:] = 40_000, 1 + number % 50_000
-    sizes = np.full(flows, 54, np.int32)
-    columns = PacketColumns(zeros, sizes, sizes, np.full(flows, time), zeros.astype(np.int32))
-    return PacketBatch(np.zeros(64, np.uint8), columns, flows, 1 + first), headers
+def listening(pace: Pace) -> tuple[Follower, list[Report]]:
+    """A follower of an Ethernet interface, and what it reports."""
+    source, reports = CaptureSet([]), list[Report]()
+    source.interfaces.add(1, 9)
+    source.frames.open("eth")
+    return Follower(source, load(), Inventory(), EndpointMap(), reports.append, pace), reports
+
+
+def scanned(follower: Follower, first: int, flows: int, time: int) -> pipeline.Decoded:
+    """SYNs, each to another port and host, some of them refused."""
+    packets = scanning(first, flows)
+    rows, zeros, sizes = len(packets), np.zeros(len(packets), np.int32), np.full(len(packets), RECORD - 16, np.int32)
+    offsets = RECORD * np.arange(rows) + 16
+    columns = PacketColumns(offsets, sizes, sizes, np.full(rows, time), zeros)
+    batch = PacketBatch(packets.reshape(-1), columns, rows, 1 + 2 * first)
+    return pipeline.decode_batch(batch, follower.source.interfaces, HeaderColumns.empty(rows), follower.assembly)
 
 
 def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 10_000)
-    monkeypatch.setattr(limits, "LIVE_ENDED", 400 * limits.KIB)
-    monkeypatch.setattr(limits, "LIVE_WAITING", 3 * limits.MIB)
-    reports: list[Report] = []
-    source = CaptureSet([])
-    source.interfaces.add(1, 9)
-    source.frames.open("scan")
-    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, Pace())
+    monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 100_000)
+    monkeypatch.setattr(limits, "LIVE_ENDED", 4 * limits.MIB)
+    monkeypatch.setattr(limits, "LIVE_WAITING", 32 * limits.MIB)
+    follower, reports = listening(Pace())
     most = 0
     for turn in range(20):
-        batch, headers = scan(turn * 2_000, 2_000, SECOND + turn * 10**8)
-        follower.add(pipeline.Decoded(batch, headers, batch.data, []))
+        follower.add(scanned(follower, turn * 20_000, 20_000, SECOND + turn * 10**8))
         most = max(most, follower.table.count)
     follower.finish()
     told = sum(len(report) for report in reports)
-    assert most <= 10_000
-    assert follower.counts.conversations == 40_000
+    assert most <= 100_000
+    assert follower.counts.conversations == 400_000
     assert follower.counts.evicted > 0
-    assert told + follower.counts.unreported == 40_000
+    assert told + follower.counts.unreported == 400_000
 
 
 def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None:
-    reports: list[Report] = []
-    source = CaptureSet([])
-    source.interfaces.add(1, 9)
-    source.frames.open("eth")
-    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, Pace())
+    follower, reports = listening(Pace())
     for time in (SECOND, SECOND + limits.ATTEMPT_TIMEOUT_NS + 2 * SECOND):
-        batch, headers = scan(0, 1, time)
         follower.tick(time)
-        follower.add(pipeline.Decoded(batch, headers, batch.data, []))
+        follower.add(scanned(follower, 1, 1, time))
     follower.finish()
     assert sorted(final(reports)) == [1, 2]
 
@@ -208,8 +203,7 @@ def test_a_scan_displaces_nothing_that_said_something(monkeypatch: pytest.Monkey
     follower.tick(end)
     monkeypatch.setattr(limits, "LIVE_WAITING", sum(each.size for each in follower._waiting) + limits.MIB)
     for turn in range(5):
-        batch, columns = scan(turn * 20_000, 20_000, end + turn * SECOND)
-        follower.add(pipeline.Decoded(batch, columns, batch.data, []))
+        follower.add(scanned(follower, turn * 20_000, 20_000, end + turn * SECOND))
     follower.tick(end + 10 * SECOND)
     follower._idle.set()
     follower.finish()

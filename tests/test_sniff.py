@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -180,6 +181,127 @@ def test_an_interface_that_goes_down_and_away_and_comes_back(wire: Wire, tmp_pat
         "tap is down; waiting for it", "tap was removed; waiting for it", "tap is up again",
     ]  # fmt: skip
     assert "914 packets received" in said
+
+
+def test_what_was_seen_is_written_though_the_interface_is_gone(wire: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "live.jsonl"
+    capture = sniff(wire, "-o", str(out))
+    wire.play(TICKET)
+    time.sleep(1)
+    wire.link("del", "tap")
+    time.sleep(1)
+    said = ended(capture)
+    assert capture.returncode == 0, said
+    assert "457 packets received" in said
+    assert len(records_of(out)) == len(classifier.classify(TICKET))
+
+
+# ---- rights ----------------------------------------------------------------------------------------
+
+USER = 12_345
+
+
+def shown_to_others(*paths: Path) -> str:
+    """Commands that let every user read these paths, in a mount namespace of one's own: where a folder above one is
+    for its owner alone, another stands in its place that has nothing but the path."""
+    closed = [next((each for each in reversed(path.parents) if not each.stat().st_mode & 1), None) for path in paths]
+    above = dict(zip(paths, closed, strict=True))
+    hidden = [path for path, folder in above.items() if folder]
+    lines = ["mount -t tmpfs none /run"]
+    for number, path in enumerate(hidden):
+        lines += [f"mkdir /run/{number}", f"mount --bind {path} /run/{number}"]
+    lines += [f"mount -t tmpfs -o mode=755 none {folder}" for folder in {above[path] for path in hidden}]
+    for number, path in enumerate(hidden):
+        lines += [f"mkdir -p {path}", f"mount --bind /run/{number} {path}"]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder of the user's own, with the kernels that were compiled already."""
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        compiled = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "exflow"
+        if compiled.is_dir():
+            shutil.copytree(compiled, Path(name, ".cache/exflow"))
+        run("chown", "-R", f"{USER}:{USER}", name)
+        yield Path(name)
+
+
+@pytest.fixture(params=["--user", "CAP_NET_RAW"])
+def unprivileged(request: pytest.FixtureRequest, wire: Wire, home: Path) -> subprocess.Popen[str]:
+    """exflow that listens as a user: as root who becomes that user, or with that one right from the start."""
+    known = Path("/etc/passwd").read_text() + f"exflow-test:x:{USER}:{USER}::{home}:/bin/false\n"
+    (home / "passwd").write_text(known)
+    prepared = f"set -e\n{shown_to_others(Path(sys.base_prefix), Path(sys.prefix), ROOT)}\n"
+    prepared += f"mount --bind {home / 'passwd'} /etc/passwd\nexport HOME={home}\nunset XDG_CACHE_HOME\nexec \"$@\"\n"
+    sets = [f"--{name}=-all,+net_raw" for name in ("inh-caps", "ambient-caps", "bounding-set")]
+    one_right = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--no-new-privs", *sets]
+    exflow = [*EXFLOW, "sniff", "tap", "-o", str(home / "live.jsonl")]
+    command = [*exflow, "--user", "exflow-test"] if request.param == "--user" else [*one_right, *exflow]
+    started = wire.start(
+        wire.inside("sh", "-c", prepared, "sh", *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    until(lambda: started.poll() is not None or wire.listeners() == 1)
+    return started
+
+
+def test_it_runs_as_a_user_without_rights(wire: Wire, home: Path, unprivileged: subprocess.Popen[str]) -> None:
+    time.sleep(1)
+    status = Path(f"/proc/{unprivileged.pid}/status").read_text() if unprivileged.poll() is None else ""
+    wire.play(TICKET)
+    said = ended(unprivileged)
+    assert unprivileged.returncode == 0, said
+    rights = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert rights["Uid"].split() == rights["Gid"].split() == [str(USER)] * 4
+    assert not rights["Groups"].strip()
+    assert int(rights["CapEff"], 16) & ~(1 << 13) == 0  # CAP_NET_RAW (capabilities(7))
+    records = {row["community_id"]: row["data_paths"] for row in records_of(home / "live.jsonl").values()}
+    assert records == {entry.community_id: entry.data_paths for entry in classifier.classify(TICKET)}
+    assert (home / "live.jsonl").stat().st_uid == USER
+
+
+def test_with_rights_given_up_a_new_interface_ends_it_and_loses_nothing(
+    wire: Wire, home: Path, unprivileged: subprocess.Popen[str]
+) -> None:
+    """Who still may listen goes on."""
+    wire.play(TICKET)
+    time.sleep(1)
+    wire.link("del", "tap")
+    time.sleep(1)
+    wire.join()
+    time.sleep(2)
+    goes_on = unprivileged.poll() is None
+    said = ended(unprivileged) if goes_on else unprivileged.communicate()[1]
+    rows = records_of(home / "live.jsonl")
+    assert {row["community_id"] for row in rows.values()} == {each.community_id for each in classifier.classify(TICKET)}
+    assert "457 packets received" in said
+    gave_up = "--user" in unprivileged.args  # type: ignore[operator]
+    assert goes_on is not gave_up
+    assert ("tap is back, but the right to listen was given up" in said) is gave_up
+    assert unprivileged.returncode == (2 if gave_up else 0)
+
+
+# ---- the service -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="UNIT NOT TESTED: systemd-analyze missing")
+def test_systemd_takes_every_line_of_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
+    """Its own program knows each directive, says nothing, and rates what the service may still do (0 to 10)."""
+    unit = tmp_path / "exflow@.service"
+    program = Path(sys.executable).with_name("exflow")
+    unit.write_text(run(str(program), "sniff", "--print-systemd-unit"))
+    checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    unit.with_name("other@.service").write_text(unit.read_text().replace("ProtectClock", "ProtectClok"))
+    other = subprocess.run(["systemd-analyze", "verify", unit.with_name("other@.service")], capture_output=True,
+                           text=True, check=False)  # fmt: skip
+    assert "Unknown key" in other.stderr
+    rated = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit))
+    [exposure] = re.findall(r"Overall exposure level for .*: ([\d.]+)", rated)
+    assert float(exposure) < 2.5
+
+
+# ---- the screen --------------------------------------------------------------------------------------
 
 
 def test_the_screen_shows_what_is_there(wire: Wire) -> None:

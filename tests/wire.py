@@ -5,6 +5,7 @@ Needs root, iproute2 and tcpreplay.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def sent(said: str) -> int:
     """How many packets tcpreplay says it sent."""
     found = re.search(r"Actual: (\d+) packets", said)
     return int(found[1]) if found else 0
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

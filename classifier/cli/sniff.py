@@ -187,14 +187,14 @@ def _wait(session: Session, alone: bool) -> None:
 
 
 def _report(session: Session) -> int:
-    """Say what was received and what was lost. Returns the exit status."""
-    if session.failure is not None:
-        raise session.failure
+    """Say what was received and what was lost. Returns the exit status, or raises what ended the capture."""
     counters = session.counters
     always = ("packets_received", "packets_dropped_by_kernel", "packets_dropped_by_interface", "conversations")
     for name, number in counters.items():
         if number or name in always:
             _say(f"{number} {name.replace('_', ' ')}")
+    if session.failure is not None:
+        raise session.failure
     if any(outlet.trouble == "Broken pipe" for outlet in session.outlets):
         raise ReaderGoneError
     return 1 if counters["records_not_written"] else 0

@@ -224,8 +224,9 @@ class Ring(LiveSource):
         while True:
             if self.stopped and not ending:
                 ending = True
-                _attach(self._socket, _returning(0))  # nothing more comes in; what is there is read to its end
-                clock.sleep(2 * RETIRE_MS / 1000)
+                if not self._gone:
+                    _attach(self._socket, _returning(0))  # nothing more comes in; what is there is read to its end
+                    clock.sleep(2 * RETIRE_MS / 1000)
             first, rows = self._next, 0
             base = first * LIVE_BLOCK
             while self._next < min(self._blocks, first + LIVE_BLOCKS_AT_ONCE) and self._status[self._next] & 1:
@@ -258,7 +259,10 @@ class Ring(LiveSource):
             clock.sleep(2 * RETIRE_MS / 1000)
 
     def _try_again(self) -> None:
-        """See whether the interface is back: the same, which the kernel listens to again by itself, or another one."""
+        """See whether the interface is back: the same, which the kernel listens to again by itself, or another one.
+
+        Raises UsageError where that would need a right that was given up.
+        """
         if not self._gone and not _is_number(self.tap.interface, self._index):
             self.say(f"{self.tap.interface} was removed; waiting for it")
             self.count_losses()
@@ -270,6 +274,8 @@ class Ring(LiveSource):
         try:
             if self._gone:
                 self._open()
+        except PermissionError as error:
+            raise UsageError(f"{self.tap.interface} is back, but the right to listen was given up") from error
         except OSError as error:
             if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.ENXIO, errno.EINVAL):
                 raise  # EINVAL: others of the fanout group still hold the interface that was removed

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.race import machine
-from tests.wire import EXFLOW, ROOT, Wire, run, sent, wired
+from tests.wire import EXFLOW, ROOT, Wire, processor_seconds, run, sent, wired
 
 SCAPY = """
 from scapy.all import conf, sniff
@@ -87,6 +87,8 @@ def turn(wire: Wire, listener: Listener, capture: Path) -> Turn:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(wire.inside(*listener.command), stdout=output, stderr=output, cwd=ROOT)
         while not wire.listeners():
+            if process.poll() is not None:
+                raise ChildProcessError(f"{listener.name} ended with {process.returncode}")
             time.sleep(0.1)
         time.sleep(1)
         before = processor_seconds(process.pid)
@@ -101,12 +103,6 @@ def turn(wire: Wire, listener: Listener, capture: Path) -> Turn:
     own = figure(listener.dropped, said) if listener.dropped else None
     cpu = usage.ru_utime + usage.ru_stime - before
     return Turn(sent(played), rate, figure(listener.received, said), own, cpu, usage.ru_maxrss * 1024)
-
-
-def processor_seconds(pid: int) -> float:
-    """User and system time of a process so far (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def figure(pattern: str, said: str) -> int:
