@@ -39,10 +39,11 @@ from classifier.retirement import (
     empty_store,
     joined,
     least_promising,
+    measure,
     review,
 )
 from classifier.rulebook import Rulebook
-from classifier.streams import ARENA_USED, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS
+from classifier.streams import ARENA_USED, BLANKS, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS
 
 SECOND: Final = 10**9
 
@@ -278,7 +279,7 @@ class Follower:
             self._traces["told_at"][place[there]] = told.now
 
     def _make_room(self) -> None:
-        """Before a batch: carry the living over if the table is full of the dead, end some early if it is not."""
+        """Before a batch, if the table is full: end some early if that are not the dead; carry on the rest."""
         store = self.table.store
         tight = (
             self.table.count + BATCH_ROWS > limits.LIVE_CONVERSATIONS
@@ -288,18 +289,18 @@ class Follower:
         if not tight:
             return
         self._remember_told()
-        self._compact()
-        store = self.table.store
+        alive = np.flatnonzero(self.table.rows["protocol"][: self.table.count])
+        segments, size, _ = measure(self.table, alive)
         full = max(
-            (self.table.count + BATCH_ROWS) / limits.LIVE_CONVERSATIONS,
-            store.counters[ARENA_USED] / len(store.arena),
-            store.counters[SEGMENTS] / len(store.segments),
+            (len(alive) + BATCH_ROWS) / limits.LIVE_CONVERSATIONS,
+            (BLANKS + size) / len(store.arena),
+            segments / len(store.segments),
         )
         if full > 0.75:
-            victims = least_promising(self.table, self.table.count // 3)
+            victims = least_promising(self.table, len(alive) // 3)
             self.counts.evicted += len(victims)
             self._end(victims)
-            self._compact()
+        self._compact()
 
     def _compact_if_worthwhile(self) -> None:
         if self._dead > 8192 and 3 * self._dead > self.table.count:

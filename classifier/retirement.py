@@ -193,6 +193,11 @@ def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Re
                 hole = i64(store.holes[hole - 1].next)
 
 
+def measure(table: ConversationTable, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
+    """How many segments, bytes and holes the chosen conversations have."""
+    return _measure(table.store, chosen)
+
+
 Part = tuple[ConversationTable, NDArray[np.int64]]
 """A table and which of its rows."""
 
@@ -219,7 +224,7 @@ def joined(parts: Sequence[Part], room: Store | None = None) -> ConversationTabl
 
 
 def _fitting(parts: Sequence[Part]) -> Store:
-    measured = [_measure(table.store, chosen) for table, chosen in parts]
+    measured = [measure(table, chosen) for table, chosen in parts]
     segments, size, holes = (sum(each) for each in zip(*measured, strict=True)) if measured else (0, 0, 0)
     return empty_store(segments, BLANKS + size, holes, 0)
 

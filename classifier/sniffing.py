@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ from classifier.sources.live import LiveSource
 
 SAVE_SECONDS: Final = 60
 """Seconds after which the endpoint map is written again, if it has changed."""
+
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long the capturing thread waits for one that runs Python, each time: a tenth of what the interpreter has, with
+which a batch of a busy interface took longer than the next one took to come."""
 
 
 class Sink(Protocol):
@@ -213,6 +219,8 @@ class Session:
 
     def _run(self) -> None:
         """Capture to the end; whatever that was, what was seen is labelled and written."""
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(min(usual, SWITCH_SECONDS))
         try:
             self._capture()
         except BaseException as error:
@@ -222,6 +230,7 @@ class Session:
         except BaseException as error:
             self.failure = self.failure or error
         finally:
+            sys.setswitchinterval(usual)
             with contextlib.suppress(OSError):
                 self.source.count_losses()
             self.source.close()
