@@ -242,6 +242,12 @@ class Session:
         headers, started, asked = HeaderColumns.empty(BATCH_ROWS), time.monotonic(), 0.0
         for batch in self.source.batches():
             now = time.monotonic()
+            if now - asked >= 1:  # before conversations end, so that they know of the loss
+                asked = now
+                lost = self.source.count_losses().lost
+                self.follower.tick(time.time_ns() if batch is None else 0, lost)
+                if self._reload.is_set():
+                    self._take_up_changes()
             if batch is not None:
                 left = batch.count if self.count is None else self.count - self.processed
                 if left < batch.count:
@@ -252,12 +258,6 @@ class Session:
                 if self.keeper is not None:
                     self.keeper.take(batch, numbers)
                 self.processed += batch.count
-            if now - asked >= 1:
-                asked = now
-                lost = self.source.count_losses().lost
-                self.follower.tick(time.time_ns() if batch is None else 0, lost)
-                if self._reload.is_set():
-                    self._take_up_changes()
             if self.duration is not None and now - started >= self.duration:
                 self.stop()
             if self.count is not None and self.processed >= self.count:
