@@ -170,7 +170,9 @@ def _certificate_states(scene: Scene) -> NDArray[np.int64]:
 
 def _validity(entry: object) -> tuple[int, int, int]:
     """1 if a server's certificate was read, and from when to when it is valid, in seconds since 1970."""
-    signs = {sign.field: sign.value for sign in entry.signs} if isinstance(entry, Evidence) else {}
+    if not isinstance(entry, Evidence) or not entry.tls_version:
+        return 0, 0, 0
+    signs = {sign.field: sign.value for sign in entry.signs}
     dates = [signs.get(f"tls.certificate-not-{end}") for end in ("before", "after")]
     begins, ends = (int(datetime.fromisoformat(date).timestamp()) if date else 0 for date in dates)
     return int(all(dates)), begins, ends

@@ -105,6 +105,7 @@ _WORDS: Final = {
     "http.header": "header",
     "http.soap-operation": "SOAP operation",
     "http.x-owa-version": "X-OWA-Version header",
+    "http.x-requesttype": "MAPI request type",
     "ldap.base-dn": "search below",
     "ldap.attribute": "LDAP attribute",
     "ldap.bind-dn": "simple bind as",

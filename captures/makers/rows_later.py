@@ -44,7 +44,8 @@ WEB = (
 def web(scene: Scene, client: Host, server: Host, port: int, verb: str, target: str, agent: str) -> Tcp:
     """A request in clear and its answer, which tells the build."""
     tcp = scene.tcp(client, server, port)
-    tcp.ask(http(verb, target, server.fqdn, User_Agent=agent, Content_Length="0"))
+    mapi = {"Content_Type": "application/mapi-http", "X_RequestType": "Connect"} if target.startswith("/mapi/") else {}
+    tcp.ask(http(verb, target, server.fqdn, User_Agent=agent, Content_Length="0", **mapi))
     tcp.answer(reply("200 OK", scene.noise(90), X_OWA_Version="15.1.2507.6", X_FEServer=server.name))
     tcp.close()
     return tcp

@@ -212,6 +212,7 @@ def answer(asked: str, kind: int, data: bytes, answered: int | None = None) -> b
             b"\0\0\0\1\x0c\xc4" + name("dc1.contoso.com"),
             "SRV dc1.contoso.com:3268",
         ),
+        ("_autodiscover._tcp.a.com", 33, b"\0\0\0\0\x01\xbb" + name("mail.a.com"), "SRV mail.a.com:443"),
         ("contoso.com", 15, b"\0\x0a" + name("mx.contoso.com"), "MX mx.contoso.com"),
         ("ex1.contoso.com", 1, b"\x0a\0\0\5", "A 10.0.0.5"),
         ("ex1.contoso.com", 28, bytes(15) + b"\1", "AAAA 0000:0000:0000:0000:0000:0000:0000:0001"),
