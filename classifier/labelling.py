@@ -6,7 +6,7 @@ RPC association. Takes what is known of the hosts as given. Decides nothing itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -291,7 +291,10 @@ OWN_BIND_SUFFICES: Final = frozenset({"bind", "secondary-address"})
 
 
 def resolve(scene: Scene) -> dict[int, Resolution]:
-    """Conversations (by index) whose server port was handed out, or found bound by another conversation."""
+    """Conversations (by index) whose server port was handed out, or found bound by another conversation.
+
+    What was handed out with the port, and the payload doesn't show, is entered into their evidence.
+    """
     resolved = {}
     chosen = _on_known_ports(scene)
     starts, numbers = (scene.table.rows[name][chosen].tolist() for name in ("start", "number"))
@@ -307,7 +310,28 @@ def resolve(scene: Scene) -> dict[int, Resolution]:
             (entry.announcement.uuid, entry.announcement.version) for entry in entries if entry.announcement.uuid
         )
         resolved[index] = Resolution(entries[0].announcement, named)
+    _protect_media(scene, resolved)
     return resolved
+
+
+def _protect_media(scene: Scene, resolved: Mapping[int, Resolution]) -> None:
+    """RTP looks the same sealed or not; the session description that named its port tells (RFC 4568 section 6).
+
+    RTP/SAVP is sealed, RTP/AVP is not; RTP/AVP that offers keys all the same may be either.
+    """
+    codes, found = scene.inspection.codes, scene.inspection.found
+    made: dict[tuple[int, str], int] = {}
+    for index, (said, _) in resolved.items():
+        evidence = scene.inspection.evidence(index)
+        if evidence is None or evidence.protocol != "rtp" or said.first_kind != "sdp":
+            continue
+        profile, *keys = said.annotation.split()[1:] or [""]
+        encryption = "srtp" if "/SAVP" in profile else "none" if "/AVP" in profile and not keys else ""
+        key = int(codes[index]), encryption
+        if encryption and key not in made:
+            made[key] = len(found)
+            found.append(replace(evidence, encryption=encryption))
+        codes[index] = made.get(key, codes[index])
 
 
 def _on_known_ports(scene: Scene) -> NDArray[np.int64]:

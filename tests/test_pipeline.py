@@ -160,6 +160,25 @@ def test_the_number_of_threads_changes_nothing(path: Path) -> None:
     assert records(run(path, jobs=2)) == records(run(path, jobs=5)) == records(whole(path))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "encryption"),
+    [
+        (b"", b"", "srtp"), (b"RTP/SAVP", b"RTP/AVP ", None), (b"RTP/SAVP", b"XYZ/ABCD", None),
+        (b"m=audio", b"n=audio", None),
+    ],
+)  # fmt: skip
+def test_the_session_description_tells_whether_media_are_sealed(
+    old: bytes, new: bytes, encryption: str | None, tmp_path: Path
+) -> None:
+    """RTP/AVP with keys leaves it open; without keys it is clear, as in the capture of the plain call."""
+    path = SHIPPED / "um-phone-call-srtp.pcap"
+    changed = tmp_path / "call.pcap"
+    changed.write_bytes(path.read_bytes().replace(old, new) if old else path.read_bytes())
+    assert [talk.encryption for talk in run(changed, known=path) if talk.protocol == "rtp"] == [encryption]
+    plain = whole(SHIPPED / "um-phone-call.pcap")
+    assert [talk.encryption for talk in plain if talk.protocol == "rtp"] == ["none"]
+
+
 def test_names_that_are_nothing() -> None:
     for names in ([], ["-", str(TICKET)], [str(SHIPPED / "none.pcap")], [str(SHIPPED / "makers")]):
         with pytest.raises(UsageError):

@@ -40,16 +40,20 @@ def sip(first: str, client: Host, server: Host, headers: dict[str, str], body: s
 def sdp(owner: Host, port: int, profile: str = "RTP/AVP") -> str:
     """A session description with one audio stream (RFC 4566)."""
     lines = ["v=0", f"o=- 1 1 IN IP4 {owner.address}", "s=call", f"c=IN IP4 {owner.address}", "t=0 0"]
-    return "\r\n".join([*lines, f"m=audio {port} {profile} 0 8 101", "a=rtpmap:0 PCMU/8000", ""])
+    lines += [f"m=audio {port} {profile} 0 8 101", "a=rtpmap:0 PCMU/8000"]
+    if profile == "RTP/SAVP":  # RFC 4568 section 4
+        lines.append("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz|2^31")
+    return "\r\n".join([*lines, ""])
 
 
-def invite(client: Host, server: Host, media: int) -> bytes:
+def invite(client: Host, server: Host, media: int, profile: str = "RTP/AVP") -> bytes:
     headers = {
         "CSeq": "1 INVITE",
         "Contact": f"<sip:{client.address}:5060;transport=TCP>",
         "Content-Type": "application/sdp",
     }
-    return sip(f"INVITE sip:5000@{server.fqdn};transport=TCP SIP/2.0", client, server, headers, sdp(client, media))
+    line = f"INVITE sip:5000@{server.fqdn};transport=TCP SIP/2.0"
+    return sip(line, client, server, headers, sdp(client, media, profile))
 
 
 def rtp(number: int, source: int, noise: bytes) -> bytes:
@@ -60,19 +64,19 @@ def rtp(number: int, source: int, noise: bytes) -> bytes:
 @story(
     "um-phone-call", "A gateway calls UM: INVITE on 5060, 302 to 5065, INVITE there, 200 with SDP, then RTP both ways"
 )
-def phone_call(scene: Scene) -> None:
+def phone_call(scene: Scene, profile: str = "RTP/AVP") -> None:
     gateway, um = hosts(scene, "gateway1", "um1")
     facts = {"roles": roles(gateway, um), "data_paths": PHONE, "also": PHONE_NOTES}
     tcp = scene.tcp(gateway, um, 5060)
-    tcp.ask(invite(gateway, um, 20_100))
+    tcp.ask(invite(gateway, um, 20_100, profile))
     contact = {"CSeq": "1 INVITE", "Contact": f"<sip:{um.fqdn}:5065;transport=TCP>", "Server": UM_SERVER}
     moved = tcp.answer(sip("SIP/2.0 302 Moved Temporarily", gateway, um, contact))
     tcp.close()
     tcp.is_("sip", certainty=("strong", "certain"), encryption=("none",), **facts)
     worker = scene.tcp(gateway, um, 5065)
-    offer = worker.ask(invite(gateway, um, 20_100))
+    offer = worker.ask(invite(gateway, um, 20_100, profile))
     accept = {"CSeq": "1 INVITE", "Server": UM_SERVER, "Content-Type": "application/sdp"}
-    answer = worker.answer(sip("SIP/2.0 200 OK", gateway, um, accept, sdp(um, 31_620)))
+    answer = worker.answer(sip("SIP/2.0 200 OK", gateway, um, accept, sdp(um, 31_620, profile)))
     worker.is_(
         "sip", certainty=("strong", "certain"), encryption=("none",), resolved=announced("sip-redirect", moved), **facts
     )
@@ -81,7 +85,15 @@ def phone_call(scene: Scene) -> None:
         voice.ask(rtp(number, 0x11223344, scene.noise(160)))
         voice.answer(rtp(number, 0x55667788, scene.noise(160)))
         scene.wait(19)
-    voice.is_("rtp", certainty=("strong", "strong"), resolved=announced("sdp", Span(offer.first, answer.last)), **facts)
+    voice.is_(
+        "rtp", certainty=("strong", "strong"), resolved=announced("sdp", Span(offer.first, answer.last)),
+        encryption=("srtp" if profile == "RTP/SAVP" else "none",), **facts,
+    )  # fmt: skip
+
+
+@story("um-phone-call-srtp", "The same call with RTP/SAVP: the session descriptions carry keys")
+def sealed_call(scene: Scene) -> None:
+    phone_call(scene, "RTP/SAVP")
 
 
 def announced(kind: str, span: Span) -> dict[str, object]:

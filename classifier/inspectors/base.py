@@ -127,7 +127,7 @@ class Handout(NamedTuple):
 
     kind: as `model.ResolutionKind`. address: the address written in the announcement (a tower's floor 5,
     an OXID binding, an SDP c= line), "" if none; the TCP peer outweighs it. uuid, version: "" where no
-    interface is involved. annotation: the server's own words for the interface (ept_lookup).
+    interface is involved. annotation: the server's own words for the interface (ept_lookup), or for the media (SDP).
     host: a name instead of an address (RPC proxy path, OXID binding), "" if none.
     """
 

@@ -140,16 +140,19 @@ def _note_redirect(call: _Call, contact: bytes, place: Place) -> None:
 
 def _note_media(call: _Call, body: bytes, place: Place) -> None:
     """Each m= line with the address of its own c= line, or else the session's (RFC 4566 section 5.7)."""
-    session, *media = re.split(rb"(?=^m=)", body, maxsplit=32, flags=re.M)
+    session, *parts = re.split(rb"(?=^m=)", body, maxsplit=32, flags=re.M)
     shared = _CONNECTION.search(session)
-    for part in media:
+    for part in parts:
         found, own = _MEDIA.match(part), _CONNECTION.search(part) or shared
         if found is None:
             continue
-        call.signs.add("sdp.media", f"{text(found[1])} {text(found[3])}", place)
-        for suite in _CRYPTO.findall(part)[:8]:
-            call.signs.add("sdp.crypto", text(suite), place)
+        media = f"{text(found[1])} {text(found[3])}"
+        call.signs.add("sdp.media", media, place)
+        suites = [text(suite) for suite in _CRYPTO.findall(part)[:8]]
+        for suite in suites:
+            call.signs.add("sdp.crypto", suite, place)
         if 0 < int(found[2]) < 65536 and len(call.handouts) < limits.MAX_SIGNS:
             transport: Literal["tcp", "udp"] = "tcp" if b"TCP" in found[3] else "udp"
             address = text(own[1]) if own else ""
-            call.handouts.append(Handout("sdp", transport, int(found[2]), place, address=address))
+            told = " ".join((media, *suites))
+            call.handouts.append(Handout("sdp", transport, int(found[2]), place, address=address, annotation=told))

@@ -77,6 +77,7 @@ def test_media(over: str) -> None:
     found = _found(sip.inspect(dialogue))
     (handout,) = found.handouts
     assert (handout.kind, handout.transport, handout.port, handout.address) == ("sdp", "udp", 49170, "10.0.0.7")
+    assert handout.annotation == "audio RTP/SAVP AES_CM_128_HMAC_SHA1_80"
     assert values(found, "sdp.media") == ["audio RTP/SAVP", "video RTP/AVP"]
     assert values(found, "sdp.crypto") == ["AES_CM_128_HMAC_SHA1_80"]
 
