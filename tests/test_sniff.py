@@ -58,10 +58,12 @@ def changed(statement: str) -> list[str]:
     return [*EXFLOW[:2], f"{statement}\n{EXFLOW[2]}"]
 
 
-def sniff(wire: Wire, *arguments: str, listeners: int = 1, exflow: Sequence[str] = EXFLOW) -> subprocess.Popen[str]:
+def sniff(
+    wire: Wire, *arguments: str, listeners: int = 1, exflow: Sequence[str] = EXFLOW, stderr: Any = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """exflow on the near end, as soon as it listens."""
     command = wire.inside(*exflow, "sniff", "tap", *arguments)
-    started = wire.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    started = wire.start(command, stdout=subprocess.PIPE, stderr=stderr)
     until(lambda: wire.listeners() == listeners)
     return started
 
@@ -119,21 +121,21 @@ def test_only_packets_without_a_label_or_with_findings_are_kept(wire: Wire, tmp_
 
 
 def test_a_hangup_reads_the_inventory_again_and_refuses_a_broken_one(wire: Wire, tmp_path: Path) -> None:
-    inventory, learnt = tmp_path / "hosts.toml", tmp_path / "map.jsonl"
+    inventory, learnt, said = tmp_path / "hosts.toml", tmp_path / "map.jsonl", tmp_path / "said"
     inventory.write_text("")
-    capture = sniff(wire, "-o", str(tmp_path / "live.jsonl"), "--inventory", str(inventory),
-                    "--endpoint-map", str(learnt))  # fmt: skip
-    time.sleep(1.5)
+    with said.open("w") as errors:
+        capture = sniff(wire, "-o", str(tmp_path / "live.jsonl"), "--inventory", str(inventory),
+                        "--endpoint-map", str(learnt), stderr=errors)  # fmt: skip
+    until(lambda: "listening" in said.read_text())
+    time.sleep(1)
     inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbox"]\n')
     capture.send_signal(signal.SIGHUP)
-    time.sleep(1.5)
+    until(lambda: "signatures and inventory were read again" in said.read_text())
     inventory.write_text('[[host]]\naddress = "10.10.1.21"\nrole = ["mailbax"]\n')
     capture.send_signal(signal.SIGHUP)
-    time.sleep(1.5)
+    until(lambda: "refused, the old ones stay in use" in said.read_text())
     wire.play(TICKET)
-    said = ended(capture)
-    assert "signatures and inventory were read again" in said
-    assert "refused, the old ones stay in use" in said
+    ended(capture)
     rows = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
     assert {row["server_role"] for row in rows if row["server_port"] == 49734} == {"mailbox"}
     assert any(json.loads(line)["port"] == 49734 for line in learnt.read_text().splitlines())
@@ -428,6 +430,22 @@ def test_what_the_kernel_dropped_is_counted_and_marks_conversations(wire: Wire, 
     assert dropped > 10_000
     first = min(row["id"] for row in records_of(out).values() if row["server_port"] == 49734)
     assert records_of(out)[first]["capture_loss"] == dropped
+
+
+def test_a_reader_that_goes_away_ends_it_with_its_own_status(wire: Wire) -> None:
+    """As in `exflow sniff tap | head -1`; what could not be written is counted."""
+    capture = sniff(wire, "--format", "jsonl")
+    assert capture.stdout is not None
+    wire.play(TICKET)
+    first = json.loads(capture.stdout.readline())
+    capture.stdout.close()
+    until(lambda: wire.play(TICKET, "--pps", "2000") and capture.poll() is not None)
+    assert first["event"] in ("new", "end")
+    assert capture.stderr is not None
+    said = capture.stderr.read()
+    assert capture.returncode == 141, said
+    assert "Broken pipe; records are lost until that ends, and counted" in said
+    assert re.search(r"[1-9]\d* records not written", said)
 
 
 def test_a_full_disk_is_told_counted_and_survived(wire: Wire, tmp_path: Path) -> None:

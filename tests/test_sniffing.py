@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -99,6 +100,17 @@ def test_a_map_that_cannot_be_saved_is_told_once_and_nothing_ends(
     assert running.failure is None
     assert len(said) == 1
     assert "No such file or directory" in said[0]
+
+
+def test_threads_switch_sooner_while_it_runs_and_as_before_afterwards() -> None:
+    usual, kept = sys.getswitchinterval(), Kept()
+    running = session(Settings(), [kept])
+    running.start()
+    until(lambda: kept.ids)
+    meanwhile = sys.getswitchinterval()
+    running.stop()
+    assert running.ended(60)
+    assert meanwhile < usual == sys.getswitchinterval()
 
 
 def test_a_sink_that_breaks_costs_its_own_records_only() -> None:
