@@ -93,6 +93,10 @@ SMB = {
     "marker": 1, "frame_length": 3, "protocol": 4, "size": 2, "charge": 2, "status": 4, "command": 2, "credits": 2,
     "flags": 4, "next": 4, "number": 8, "process": 4, "tree": 4, "session": 8, "signature": 16, "body_size": 2,
 }  # fmt: skip
+SMB1 = {
+    "marker": 1, "frame_length": 3, "protocol": 4, "command": 1, "status": 4, "flags": 3, "process_high": 2,
+    "signature": 8, "reserved": 2, "tree": 2, "process": 2, "user": 2, "multiplex": 2, "word_count": 1, "words": 10,
+}  # fmt: skip
 LDAP = {"tag": 1, "length": 1, "number": 3, "operation": 2, "version": 3}
 KDC = {"frame": 4, "tag": 1, "length": 3, "sequence": 4, "version": 5, "type": 5}
 DNS = {"id": 2, "flags": 2, "questions": 2, "answers": 2, "authorities": 2, "additional": 2, "name": 33, "kind": 2}
@@ -104,8 +108,10 @@ TLS13 = hellos.record(hellos.server_hello(extensions=hellos.TLS13)) + hellos.CHA
 NAME = "_ldap._tcp.gc._msdcs.contoso.com"
 TARGET = b"\0\0\0\1\x0c\xc4\3dc1\7contoso\3com\0"
 TICKET = kdc_request(0x6C, (b"SMTPSVC", b"hub")), kdc_answer(0x6D)
+SEALED = b"\x05\x04\x06\xff\0\0\0\x1c" + bytes(40)
 CODED = bytes(0x41 + part for octet in b"EX1            \x20" for part in (octet >> 4, octet & 15))
 SMB_ASKED, SMB_TOLD = test_smb.playbook()
+SMB1_ASKED, SMB1_TOLD = test_smb.first_version()
 MAP, MAPPED = rpc_writer.map_request(), rpc_writer.map_answer([rpc_writer.tower()])
 WALK = (
     cut(CLIENT, rpc_writer.bind([(0, EPM, "3.0", [NDR32])]), **BIND),
@@ -147,6 +153,7 @@ TALKS = (
         cut(SERVER, TLS13, **HANDSHAKE, suite=2, compression=1, extensions_length=2),
     )),
     Talk("smb", "tcp", in_turns(SMB_ASKED[:3] + SMB_ASKED[4:], SMB_TOLD[:3] + SMB_TOLD[5:], **SMB)),
+    Talk("smb", "tcp", (*in_turns(SMB1_ASKED[:3], SMB1_TOLD, **SMB1), cut(CLIENT, SMB1_ASKED[3], **SMB1))),
     Talk("ncacn-http", "tcp", (
         server(name=b"ncacn_http", version=b"/1.0"), *WALK,
     )),
@@ -156,6 +163,17 @@ TALKS = (
                length=b"Content-Length: 1073741824\r\n", end=b"\r\n"),
         cut(CLIENT, test_rpc_http.B1, **PDU, rts_flags=2, commands=2),
         cut(CLIENT, test_rpc_http.CALLS[0], **BIND), cut(CLIENT, test_rpc_http.CALLS[1], **REQUEST),
+    )),
+    Talk("rpc-over-http", "tcp", (
+        client(verb=b"RPC_OUT_DATA ", path=b"/rpc/rpcproxy.dll", target=b"?mail.example.com:6001",
+               version=b" HTTP/1.1\r\n", host=b"Host: owa.example.com\r\n", agent=b"User-Agent: MSRPC\r\n",
+               length=b"Content-Length: 76\r\n", end=b"\r\n"),
+        cut(CLIENT, test_rpc_http.A1, **PDU, rts_flags=2, commands=2),
+        server(version=b"HTTP/1.1 ", status=b"200 Success\r\n", kind=b"Content-Type: application/rpc\r\n",
+               length=b"Content-Length: 1073741824\r\n", end=b"\r\n"),
+        cut(SERVER, test_rpc_http.A3, **PDU, rts_flags=2, commands=2),
+        cut(SERVER, test_rpc_http.C2, **PDU, rts_flags=2, commands=2),
+        cut(SERVER, test_rpc_http.ANSWERS[0], **BIND_ACK), cut(SERVER, test_rpc_http.ANSWERS[1], **REQUEST),
     )),
     Talk("dcerpc", "tcp", WALK),
     Talk("dcerpc", "udp", (
@@ -186,6 +204,16 @@ TALKS = (
         cut(CLIENT, search(b"", attributes=(b"Netlogon",)), **LDAP),
         cut(SERVER, ldap_message(der(0x64, der(4), der(0x30))), **LDAP),
     )),
+    Talk("ldap", "tcp", (
+        cut(CLIENT, ldap_message(der(0x77, der(0x80, b"1.3.6.1.4.1.1466.20037"))), **LDAP),
+        cut(SERVER, ldap_message(der(0x78, der(10, b"\0"), der(4), der(4))), **LDAP),
+        cut(CLIENT, HELLO, **CLIENT_HELLO), cut(SERVER, SERVER_HELLO, **SERVER_SAYS),
+    )),
+    Talk("ldap", "tcp", (
+        cut(CLIENT, bind(der(0xA3, der(4, b"GSSAPI"), der(4, NTLM1))), **LDAP, name=2, choice=2, mechanism=8),
+        cut(SERVER, BOUND, **LDAP), cut(CLIENT, framed(SEALED), size=4, kind=2, flags=1, filler=1, count=2, rotation=2),
+        cut(SERVER, framed(SEALED), size=4, kind=2, flags=1, filler=1, count=2, rotation=2),
+    )),
     Talk("kerberos", "tcp", in_turns([framed(TICKET[0])], [framed(TICKET[1])], **KDC)),
     Talk("kerberos", "udp", in_turns([TICKET[0]], [TICKET[1]], **{**KDC, "frame": 0})),
     Talk("pop3", "tcp", (
@@ -193,6 +221,11 @@ TALKS = (
         client(verb=b"USER ", name=b"contoso\\ann", end=b"\r\n"), server(mark=b"+OK", end=b"\r\n"),
         client(verb=b"PASS ", secret=b"hunter2", end=b"\r\n"),
         server(mark=b"+OK ", words=b"User successfully logged on.", end=b"\r\n"),
+    )),
+    Talk("pop3", "tcp", (
+        server(mark=b"+OK", space=b" ", words=b"The Microsoft Exchange POP3 service is ready.", end=b"\r\n"),
+        client(verb=b"STLS", end=b"\r\n"), server(mark=b"+OK", words=b" Begin TLS negotiation.", end=b"\r\n"),
+        cut(CLIENT, HELLO, **CLIENT_HELLO), cut(SERVER, SERVER_HELLO, **SERVER_SAYS),
     )),
     Talk("imap4", "tcp", (
         server(tag=b"*", status=b" OK ", words=b"The Microsoft Exchange IMAP4 service is ready.", end=b"\r\n"),

@@ -236,7 +236,7 @@ def smb1_message(command, words, data, reply=False, multiplex=1):
     return frame(head + bytes([len(words) // 2]) + words + struct.pack("<H", len(data)) + data)
 
 
-def test_a_pipe_in_the_first_version():
+def first_version():
     name = b"\0" + "\\winreg\0".encode("utf-16-le")
     asked = [
         smb1_message(0xA2, b"\xff\0\0\0\0" + struct.pack("<H", 16) + bytes(41), name),
@@ -256,7 +256,11 @@ def test_a_pipe_in_the_first_version():
         smb1_message(0x2F, b"\xff\0\0\0" + bytes(8), b"", True, 2),
         smb1_message(0x2E, struct.pack("<BBHHHHHH", 255, 0, 0, 0, 0, 0, len(ACK), 57) + bytes(8), ACK, True, 3),
     ]
-    found = smb.inspect(dialogue(asked, told))
+    return asked, told
+
+
+def test_a_pipe_in_the_first_version():
+    found = smb.inspect(dialogue(*first_version()))
     assert interfaces(found)[0] == (NSPI, "56.0", True, "\\PIPE\\winreg")
     assert signs(found, "rpc.opnum") == [f"{NSPI}:0"]
 
