@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,40 +111,32 @@ PLAIN_TO_TSHARK = (
 plain_capture = pytest.mark.parametrize("name", PLAIN_TO_TSHARK)
 
 
-def tshark(name: str, display_filter: str, *fields: str) -> list[list[str]]:
-    """The fields of the matching frames; X11's ports are taken from it, servers put RPC there."""
-    command = [
-        "tshark",
-        "-r",
-        str(CAPTURES / name),
-        "-d",
-        "tcp.port==6000-6063,dcerpc",
-        "-Y",
-        display_filter,
-        "-T",
-        "fields",
-    ]
-    for field in fields:
-        command += ["-e", field]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"})
-    return [line.split("\t") for line in run.stdout.splitlines()]
+FIELDS = (
+    "frame.number", "epm.proto.tcp_port", "epm.uuid", "dcerpc.pkt_type", "tcp.dstport", "dcerpc.cn_bind_to_uuid",
+)  # fmt: skip
+
+
+@cache
+def tshark(name: str) -> list[dict[str, str]]:
+    """The frames with RPC; X11's ports are taken from it, servers put RPC there."""
+    command = ["tshark", "-r", str(CAPTURES / name), "-d", "tcp.port==6000-6063,dcerpc", "-Y", "dcerpc", "-T", "fields"]
+    command += [word for field in FIELDS for word in ("-e", field)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in run.stdout.splitlines()]
 
 
 @needs_tshark
 def test_ticket_was_announced_in_frame_400() -> None:
-    rows = tshark("ticket-49734.pcapng", "frame.number == 400", "epm.proto.tcp_port", "epm.uuid", "ip.src")
-    assert rows[0][0] == "49734"
-    assert rows[0][1].startswith("a4f1db00-ca47-1067-b31f-00dd010662da")
+    (row,) = (row for row in tshark("ticket-49734.pcapng") if row["frame.number"] == "400")
+    assert row["epm.proto.tcp_port"] == "49734"
+    assert row["epm.uuid"].startswith("a4f1db00-ca47-1067-b31f-00dd010662da")
 
 
 @needs_tshark
 @plain_capture
 def test_tshark_sees_the_announcements(name: str) -> None:
     entry = next(entry for entry in INDEX if entry["file"] == name)
-    ports = {
-        int(row[0]): row[1].split(",")
-        for row in tshark(name, "epm.proto.tcp_port", "frame.number", "epm.proto.tcp_port")
-    }
+    ports = {int(row["frame.number"]): row["epm.proto.tcp_port"].split(",") for row in tshark(name)}
     for truth in entry["conversation"]:
         first, last = truth.get("resolved_by", {"frames": (0, 0)})["frames"]
         announced = [port for frame in range(first, last + 1) for port in ports.get(frame, ())]
@@ -156,9 +148,10 @@ def test_tshark_sees_the_announcements(name: str) -> None:
 def test_tshark_sees_the_binds(name: str) -> None:
     entry = next(entry for entry in INDEX if entry["file"] == name)
     bound = {
-        (int(row[0]), uuid)
-        for row in tshark(name, "dcerpc.pkt_type == 11", "tcp.dstport", "dcerpc.cn_bind_to_uuid")
-        for uuid in row[1].split(",")
+        (int(row["tcp.dstport"]), uuid)
+        for row in tshark(name)
+        if "11" in row["dcerpc.pkt_type"].split(",")
+        for uuid in row["dcerpc.cn_bind_to_uuid"].split(",")
     }
     meant = {
         (truth["server"][1], item["uuid"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -35,14 +35,6 @@ LONGEST = 96 * KIB
 Heads = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True)
-class Essence:
-    """Both heads as they are compared, and which of their bytes were blanked or cut off."""
-
-    kept: Heads
-    blank: tuple[tuple[int, int], ...]
-
-
 def heads_of(dialogue: Dialogue) -> Heads | None:
     """The bytes of both sides; None where they lie in several pieces, which are compared as they are."""
     streams = dialogue.to_server, dialogue.to_client
@@ -52,8 +44,8 @@ def heads_of(dialogue: Dialogue) -> Heads | None:
     return (ours, theirs) if len(ours) + len(theirs) <= LONGEST else None
 
 
-def essence_of(dialogue: Dialogue, heads: Heads) -> Essence:
-    """As `inspection` compares dialogues."""
+def essence_of(dialogue: Dialogue, heads: Heads) -> Heads:
+    """Both heads as `inspection` compares them."""
     rooms = [np.frombuffer(head + bytes(8), np.uint8).copy() for head in heads]
     asked, answered = map(len, heads)
     call = essence.first_call_id(rooms[0], 0, asked) if asked else essence.first_call_id(rooms[1], 0, answered)
@@ -63,18 +55,26 @@ def essence_of(dialogue: Dialogue, heads: Heads) -> Essence:
         essence.clean(rooms[0], 0, asked, tcp, call, dialogue.client_port, stubs),
         essence.clean(rooms[1], 0, answered, tcp, call, dialogue.server_port, stubs),
     )
-    blank = [(side, at) for side in (0, 1) for at in range(ends[side]) if rooms[side][at] != heads[side][at]]
-    if heads[0][:1] == b"\x16" or heads[1][:1] == b"\x16":  # behind a handshake all is cut; RPC's rest has headers
-        blank += [(side, at) for side in (0, 1) for at in range(ends[side], len(heads[side]))]
     ours, theirs = (room[:end].tobytes() for room, end in zip(rooms, ends, strict=True))
-    return Essence((ours, theirs), tuple(blank))
+    return ours, theirs
+
+
+def blank_in(heads: Heads, kept: Heads) -> list[tuple[int, int]]:
+    """Side and offset of each byte that was blanked or cut off."""
+    blank = []
+    for side, (head, rest) in enumerate(zip(heads, kept, strict=True)):
+        both = (np.frombuffer(data, np.uint8, len(rest)) for data in (head, rest))
+        blank += [(side, at) for at in np.flatnonzero(np.not_equal(*both)).tolist()]
+    if heads[0][:1] == b"\x16" or heads[1][:1] == b"\x16":  # behind a handshake all is cut; RPC's rest has headers
+        blank += [(side, at) for side in (0, 1) for at in range(len(kept[side]), len(heads[side]))]
+    return blank
 
 
 def changed(dialogue: Dialogue, heads: Heads, places: list[tuple[int, int]], chance: Random) -> tuple[Dialogue, Heads]:
     """The dialogue with other bytes at these places."""
     fresh = bytearray(heads[0]), bytearray(heads[1])
-    for side, at in places:
-        fresh[side][at] = chance.randrange(256)
+    for (side, at), value in zip(places, chance.randbytes(len(places)), strict=True):
+        fresh[side][at] = value
     ours, theirs = bytes(fresh[0]), bytes(fresh[1])
 
     def stream(before: Stream, data: bytes) -> Stream:
@@ -84,13 +84,13 @@ def changed(dialogue: Dialogue, heads: Heads, places: list[tuple[int, int]], cha
     return other, (ours, theirs)
 
 
-def changes(heads: Heads, blank: tuple[tuple[int, int], ...], chance: Random) -> Iterator[list[tuple[int, int]]]:
+def changes(heads: Heads, blank: list[tuple[int, int]], chance: Random) -> Iterator[list[tuple[int, int]]]:
     """Places to change: all that is blank, runs of it, and single bytes anywhere."""
     if blank:
-        yield list(blank)
+        yield blank
         for _ in range(5):
             start = chance.randrange(len(blank))
-            yield list(blank[start : start + chance.randrange(1, 5)])
+            yield blank[start : start + chance.randrange(1, 5)]
     everywhere = [(side, at) for side in (0, 1) for at in range(len(heads[side]))]
     yield from ([place] for place in chance.sample(everywhere, min(12, len(everywhere))))
 
@@ -113,10 +113,10 @@ def disagreements(paths: list[Path]) -> tuple[int, list[str]]:
             heads = heads_of(dialogue)
             if heads is None or not any(heads):
                 continue
-            before, found = essence_of(dialogue, heads), told(dialogue)
-            for places in changes(heads, before.blank, chance):
+            kept, found = essence_of(dialogue, heads), told(dialogue)
+            for places in changes(heads, blank_in(heads, kept), chance):
                 other, other_heads = changed(dialogue, heads, places, chance)
-                if essence_of(other, other_heads).kept != before.kept:
+                if essence_of(other, other_heads) != kept:
                     continue
                 equal += 1
                 if told(other) != found:
