@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import shared
 from scapy.contrib.erspan import ERSPAN_I, ERSPAN_II, ERSPAN_III
 from scapy.contrib.geneve import GENEVE
 from scapy.contrib.gtp import GTP_U_Header
@@ -43,15 +45,19 @@ BASES = ("ticket-49734.pcapng", "rpc-ipv6.pcap", "format-ipv4-fragments.pcap", "
          "foreign-windows-logon.pcap", "row-um-to-cas-play-on-phone.pcap", "mail-foreign.pcap")  # fmt: skip
 """RPC with its endpoint mapper, IPv6, fragments, gaps, UDP, media, TLS."""
 
+REAL = "real/OISF+suricata-verify/tests/smb2-ntlmssp-negotiateflags/input.pcap"
+"""A small domain for some minutes: logon, files, names, web; its first packets."""
+FIRST = 400
+
 Frame = tuple[int, bytes]
 """Microseconds and the bytes of an Ethernet frame."""
 
 
 @cache
 def frames(name: str) -> tuple[Frame, ...]:
-    """The IP packets of a shipped capture."""
+    """The IP packets of a shipped capture, by its name, or of a real one, by its path."""
     found = []
-    path = next(SHIPPED.rglob(name))
+    path = shared.FOLDER / name if "/" in name else next(SHIPPED.rglob(name))
     with RawPcapReader(str(path)) as reader:
         for data, about in reader:
             if hasattr(about, "sec"):
@@ -236,6 +242,21 @@ def test_a_wrapped_twin_gives_the_same_conversations_and_labels(
             count, before, behind = one[f"packets_to_{side}"], one[f"bytes_to_{side}"], two[f"bytes_to_{side}"]
             assert behind >= before
             assert (behind > before) == (count > 0)
+
+
+@cache
+def plain_real() -> list[dict[str, Any]]:
+    with TemporaryDirectory() as folder:
+        return records(classifier.classify(write(Path(folder) / "real.pcap", frames(REAL)[:FIRST]), jobs=1))
+
+
+@shared.needed
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_so_does_a_real_network(name: str, tmp_path: Path) -> None:
+    wrapped = write(tmp_path / "real.pcap", ((time, ENVELOPES[name][0](frame)) for time, frame in frames(REAL)[:FIRST]))
+    found = records(classifier.classify(wrapped, jobs=1))
+    assert len(found) > 50
+    assert told(found) == told(plain_real())
 
 
 # ---- copies --------------------------------------------------------------------------------------------------------
