@@ -89,7 +89,7 @@ def _counts(scene: Scene) -> dict[str, Column]:
         "packets_to_client": Numbers(flows["packets"][answered]),
         "bytes_to_server": Numbers(flows["bytes"][asked]),
         "bytes_to_client": Numbers(flows["bytes"][answered]),
-        "conn_state": Coded(connection_states(scene.table, client.astype(np.int64)), list(STATES)),
+        "conn_state": Coded(connection_states(scene.table, client), list(STATES)),
         "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
         "missed_bytes": Numbers(lost),
     }

@@ -402,51 +402,61 @@ STATES: Final[tuple[str | None, ...]] = (
 )  # fmt: skip
 """Zeek's connection states, as the Zeek manual lists them for conn.log; None for UDP."""
 
+(_S0, _S1, _SF, _REJ, _S2, _S3, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR, _OTH, _NONE) = range(14)
+
 # States of one endpoint, after Zeek's TCP analyzer.
 _INACTIVE, _PARTIAL, _SYN_SENT, _SYN_ACK_SENT, _ESTABLISHED, _CLOSED, _RESET = range(7)
 
 
-def _endpoint_states(flags: NDArray[np.int64], peer: NDArray[np.int64]) -> NDArray[np.int64]:
-    """State that each endpoint was last in, from what it and its peer sent."""
+@inlined
+def _endpoint_state(flags: int, peer: int) -> int:
+    """State that an endpoint was last in, from what it and its peer sent."""
+    if flags & SENT_RST:
+        return _RESET
+    if flags & SENT_FIN:
+        return _CLOSED
+    if (flags & SENT_SYN and peer & SENT_SYN_ACK) or (flags & SENT_SYN_ACK and peer & SENT_SYN):
+        return _ESTABLISHED
+    if flags & SENT_SYN_ACK:
+        return _SYN_ACK_SENT
+    if flags & SENT_SYN:
+        return _SYN_SENT
+    return _PARTIAL if flags & SEEN else _INACTIVE
 
-    def sent(bit: int) -> NDArray[np.bool_]:
-        return (flags & bit) != 0
 
-    syn, syn_ack = sent(SENT_SYN), sent(SENT_SYN_ACK)
-    met = (syn & ((peer & SENT_SYN_ACK) != 0)) | (syn_ack & ((peer & SENT_SYN) != 0))
-    return np.select(
-        [sent(SENT_RST), sent(SENT_FIN), met, syn_ack, syn, sent(SEEN)],
-        [_RESET, _CLOSED, _ESTABLISHED, _SYN_ACK_SENT, _SYN_SENT, _PARTIAL],
-        _INACTIVE,
-    )
+@inlined
+def _connection_state(asked: int, answered: int) -> int:
+    """Index into STATES, from the flags of the client's flow and the server's."""
+    asker, answerer = _endpoint_state(asked, answered), _endpoint_state(answered, asked)
+    if answerer == _RESET:
+        if _SYN_SENT <= asker <= _SYN_ACK_SENT or (asker == _RESET and (asked | answered) & PAYLOAD == 0):
+            return _REJ
+        return _RSTRH if asker <= _PARTIAL else _RSTR
+    if asker == _RESET:
+        return _RSTOS0 if answerer <= _PARTIAL else _RSTO
+    if asker == _CLOSED:
+        return _SF if answerer == _CLOSED else _SH if answerer <= _PARTIAL else _S2
+    if answerer == _CLOSED:
+        return _SHR if asker <= _PARTIAL else _S3
+    if asker == _SYN_SENT and answerer == _INACTIVE:
+        return _S0
+    return _S1 if asker == _ESTABLISHED and answerer == _ESTABLISHED else _OTH
 
 
-def connection_states(table: ConversationTable, client: NDArray[np.int64]) -> NDArray[np.int32]:
+@kernel
+def _connection_states(rows: Records, flows: Records, client: NDArray[np.int8], states: NDArray[np.int32]) -> None:
+    for index in range(len(states)):
+        flow = 2 * index + client[index]
+        states[index] = _NONE
+        if rows[index].protocol == TCP:
+            states[index] = _connection_state(i64(flows[flow].flags), i64(flows[flow ^ 1].flags))
+
+
+def connection_states(table: ConversationTable, client: NDArray[np.int8]) -> NDArray[np.int32]:
     """Zeek's conn_state of each conversation as index into STATES.
 
-    client: int64, 0 or 1: which flow of each conversation the client sends (0: from a to b).
+    client: int8, 0 or 1: which flow of each conversation the client sends (0: from a to b).
     """
-    index = np.arange(table.count)
-    flags = table.store.flows["flags"].astype(np.int64)
-    asked, answered = flags[2 * index + client], flags[2 * index + 1 - client]
-    asker, answerer = _endpoint_states(asked, answered), _endpoint_states(answered, asked)
-    no_asker, no_answerer = asker <= _PARTIAL, answerer <= _PARTIAL
-    no_bytes = ((asked | answered) & PAYLOAD) == 0
-    refused = (asker == _SYN_SENT) | (asker == _SYN_ACK_SENT) | ((asker == _RESET) & no_bytes)
-    table_of_states = (
-        (table.rows["protocol"][: table.count] != TCP, None),
-        ((answerer == _RESET) & refused, "REJ"),
-        ((answerer == _RESET) & no_asker, "RSTRH"),
-        (answerer == _RESET, "RSTR"),
-        ((asker == _RESET) & no_answerer, "RSTOS0"),
-        (asker == _RESET, "RSTO"),
-        ((asker == _CLOSED) & (answerer == _CLOSED), "SF"),
-        ((asker == _CLOSED) & no_answerer, "SH"),
-        (asker == _CLOSED, "S2"),
-        ((answerer == _CLOSED) & no_asker, "SHR"),
-        (answerer == _CLOSED, "S3"),
-        ((asker == _SYN_SENT) & (answerer == _INACTIVE), "S0"),
-        ((asker == _ESTABLISHED) & (answerer == _ESTABLISHED), "S1"),
-    )
-    conditions, names = zip(*table_of_states, strict=True)
-    return np.select(conditions, [STATES.index(name) for name in names], STATES.index("OTH")).astype(np.int32)
+    states = np.empty(table.count, np.int32)
+    _connection_states(table.rows, table.store.flows, client, states)
+    return states

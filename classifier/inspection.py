@@ -38,6 +38,9 @@ BLOCK: Final = 2048
 SMALL: Final = 1024
 """Conversations not worth a thread of their own."""
 
+TOLD: Final = STARTED | LIMITED | TRUNCATED
+"""Flags of a flow that a dialogue tells."""
+
 SCRATCH: Final = 640 * KIB
 """First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
@@ -133,23 +136,28 @@ def _digest(
     rows: Records,
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
-    kinds: NDArray[np.int64],
+    proven: NDArray[np.bool_],
+    classes: NDArray[np.int64],
     key: NDArray[np.uint64],
     scratch: NDArray[np.uint8],
     words: NDArray[np.uint64],
     digests: NDArray[np.uint64],
 ) -> None:
-    """Digest the essence of the chosen conversations: digests[i] gets two words.
+    """Digest the essence of the chosen conversations, and what else a dialogue tells: digests[i] gets two words.
 
-    kinds: what besides the bytes must be equal; key: two secret words; words: the same memory as scratch.
+    client, proven: orientation of all conversations; classes: `PORT_CLASS`; key: two secret words; words: the same
+    memory as scratch.
     """
     for i in range(len(chosen)):
         index = chosen[i]
-        one, two = _mix(key[0], u64(kinds[i])), _mix(key[1], u64(kinds[i]))
         row, flow = rows[index], 2 * index + client[index]
         ports = i64(row.a_port), i64(row.b_port)
         if client[index]:
             ports = ports[1], ports[0]
+        ahead, back = i64(store.flows[flow].flags) & TOLD, i64(store.flows[flow ^ 1].flags) & TOLD
+        kind = ((i64(row.protocol) << 1 | i64(proven[index])) << 16 | ahead) << 16 | back
+        sides = classes[ports[1]] << 16 | classes[ports[0]]
+        one, two = _mix(_mix(key[0], u64(kind)), u64(sides)), _mix(_mix(key[1], u64(kind)), u64(sides))
         one, two = _digest_dialogue(store, flow, row.protocol == TCP, ports, one, two, scratch, words)
         digests[i, 0], digests[i, 1] = one, two
 
@@ -434,7 +442,6 @@ class Reading:
         self._client = client
 
     def _read(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
-        kinds = _kinds(table, orientation, chosen)
         digests = np.concatenate([self._known, np.empty((len(chosen), 2), np.uint64)])
         fresh = digests[len(self._known) :]
 
@@ -442,8 +449,9 @@ class Reading:
             words = np.empty(SCRATCH // 8, np.uint64)
             scratch = words.view(np.uint8)
             _digest(
-                table.store, table.rows, chosen[part], self._client, kinds[part], self._key, scratch, words, fresh[part]
-            )
+                table.store, table.rows, chosen[part], self._client, orientation.proven, PORT_CLASS, self._key, scratch,
+                words, fresh[part],
+            )  # fmt: skip
 
         _in_parts(digest, len(chosen), self._jobs)
         group_of, first = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int64)
@@ -506,19 +514,6 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
 PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.int64)
 """int64[65536]: equal for ports that no inspector tells apart."""
 PORT_CLASS[list(inspectors.PORTS)] = np.arange(len(inspectors.PORTS)) + 2
-
-
-def _kinds(table: ConversationTable, orientation: Orientation, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What besides its bytes makes a dialogue: protocol, orientation, flags of its streams, classes of its ports."""
-    rows, flags, client = table.rows[index], table.store.flows["flags"], orientation.client[index].astype(np.int64)
-    relevant = STARTED | LIMITED | TRUNCATED
-    ahead = flags[2 * index + client].astype(np.int64) & relevant
-    back = flags[2 * index + 1 - client].astype(np.int64) & relevant
-    swapped = client == 1
-    server = PORT_CLASS[np.where(swapped, rows["a_port"], rows["b_port"])]
-    asking = PORT_CLASS[np.where(swapped, rows["b_port"], rows["a_port"])]
-    kind = (rows["protocol"].astype(np.int64) << 1) | orientation.proven[index]
-    return (((kind * 1024 + ahead) * 1024 + back) << 32) ^ (server << 16) ^ asking
 
 
 def _dialogues(table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> Iterator[Dialogue]:

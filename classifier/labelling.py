@@ -188,8 +188,8 @@ def orient_by_payload(orientation: Orientation, inspection: Inspection) -> None:
     proofs = [entry.reversed if isinstance(entry, Evidence) else None for entry in inspection.found]
     proven = np.array([proof is not None for proof in proofs])[inspection.codes] & ~orientation.proven
     turned = np.array([proof is True for proof in proofs])[inspection.codes]
-    for index in np.flatnonzero(proven).tolist():
-        orientation.decide(index, int(inspection.client[index]) ^ int(turned[index]), "payload")
+    index = np.flatnonzero(proven)
+    orientation.decide(index, inspection.client[index] ^ turned[index], "payload")
 
 
 def orient_by_announcement(scene: Scene) -> None:

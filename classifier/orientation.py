@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.compiled import Records, i64, kernel
 from classifier.conversations import ConversationTable
 from classifier.model import ORIENTATIONS
 from classifier.streams import SENT_SYN, SENT_SYN_ACK
@@ -34,8 +35,8 @@ class Orientation:
     client: NDArray[np.int8]
     method: NDArray[np.int8]
 
-    def decide(self, index: int, client: int, method: str) -> None:
-        """Settle one conversation that no SYN has settled."""
+    def decide(self, index: int | NDArray[np.int64], client: int | NDArray[np.int8], method: str) -> None:
+        """Settle conversations that no SYN has settled."""
         self.client[index], self.method[index] = client, METHOD[method]
 
     @property
@@ -49,21 +50,32 @@ def first_look(table: ConversationTable, service_ports: NDArray[np.bool_]) -> Or
 
     service_ports: bool[65536], ports that signatures name.
     """
-    index, rows = np.arange(table.count), table.rows[: table.count]
-    flags = table.store.flows["flags"]
-    ahead, back = flags[2 * index], flags[2 * index + 1]
-    known = service_ports.astype(np.int8) * 2
-    known[list(COMMON_SERVICES)] = 2
-    known[:WELL_KNOWN] = np.maximum(known[:WELL_KNOWN], 1)
-    rank_a, rank_b = known[rows["a_port"]], known[rows["b_port"]]
-    conditions = [
-        (ahead & SENT_SYN) != 0, (back & SENT_SYN) != 0, (back & SENT_SYN_ACK) != 0, (ahead & SENT_SYN_ACK) != 0,
-        rank_b > rank_a, rank_a > rank_b,
-    ]  # fmt: skip
-    both_syn = conditions[0] & conditions[1]  # simultaneous open: the first sender asked
-    conditions[0] &= ~both_syn | (rows["first_flow"] == 0)
-    methods = ["syn", "syn", "syn-ack", "syn-ack", "known-port", "known-port"]
-    return Orientation(
-        np.select(conditions, [0, 1, 0, 1, 0, 1], rows["first_flow"].astype(np.int64)).astype(np.int8),
-        np.select(conditions, [METHOD[method] for method in methods], METHOD["first-seen"]).astype(np.int8),
-    )
+    rank = service_ports.astype(np.uint8) * 2
+    rank[list(COMMON_SERVICES)] = 2
+    rank[:WELL_KNOWN] = np.maximum(rank[:WELL_KNOWN], 1)
+    looked = Orientation(np.empty(table.count, np.int8), np.empty(table.count, np.int8))
+    codes = METHOD["syn"], METHOD["syn-ack"], METHOD["known-port"], METHOD["first-seen"]
+    _look(table.rows, table.store.flows, rank, codes, looked.client, looked.method)
+    return looked
+
+
+@kernel
+def _look(
+    rows: Records, flows: Records, rank: NDArray[np.uint8], codes: tuple[int, int, int, int],
+    client: NDArray[np.int8], method: NDArray[np.int8],
+) -> None:  # fmt: skip
+    """Orient conversations. rank: uint8[65536], how much a port looks like a service's; codes: of the methods tried;
+    client, method: get the answer."""
+    syn, syn_ack, known_port, first_seen = codes
+    for index in range(len(client)):
+        row, ahead, back = rows[index], i64(flows[2 * index].flags), i64(flows[2 * index + 1].flags)
+        a, b = rank[row.a_port], rank[row.b_port]
+        if (ahead | back) & SENT_SYN:  # in a simultaneous open the first sender asked
+            both = ahead & back & SENT_SYN
+            client[index], method[index] = i64(row.first_flow) if both else i64(back & SENT_SYN != 0), syn
+        elif (ahead | back) & SENT_SYN_ACK:
+            client[index], method[index] = back & SENT_SYN_ACK == 0, syn_ack
+        elif a != b:
+            client[index], method[index] = a > b, known_port
+        else:
+            client[index], method[index] = row.first_flow, first_seen

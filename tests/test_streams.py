@@ -118,7 +118,7 @@ CASES = {
 @pytest.mark.parametrize("state", CASES)
 def test_connection_states_are_zeeks(tmp_path: Path, state: str) -> None:
     table = read(tmp_path / "x.pcap", [packet.copy() for packet in CASES[state]])
-    assert STATES[connection_states(table, np.zeros(table.count, np.int64))[0]] == state
+    assert STATES[connection_states(table, np.zeros(table.count, np.int8))[0]] == state
 
 
 def test_a_new_syn_begins_a_new_conversation_and_a_repeated_one_does_not(tmp_path: Path) -> None:
