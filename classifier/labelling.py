@@ -233,7 +233,9 @@ def learn(scene: Scene) -> None:
         drafts += _handed_out(scene, index, evidence)
         if scene.sides.server_port[index] not in MAPPERS:
             drafts += _bound(scene, index, evidence)
-    located = scene.inspection.locate([draft.conversation for draft in drafts], [draft.place for draft in drafts])
+    indexes = [draft.conversation for draft in drafts]
+    located = scene.inspection.locate(indexes, [draft.place for draft in drafts])
+    numbers = scene.table.rows["number"][np.array(indexes, np.int64)].tolist()
     scene.endpoint_map.add(
         Announcement(
             draft.server,
@@ -244,12 +246,14 @@ def learn(scene: Scene) -> None:
             draft.kind,
             time,
             frame,
-            scene.number(draft.conversation),
+            number,
             draft.address,
             draft.annotation,
             over_http=draft.over_http,
         )
-        for draft, frame, time in zip(drafts, located.frames.tolist(), located.times.tolist(), strict=True)
+        for draft, number, frame, time in zip(
+            drafts, numbers, located.frames.tolist(), located.times.tolist(), strict=True
+        )
     )
     scene.endpoint_map.settle()
 
@@ -343,8 +347,11 @@ def _on_known_ports(scene: Scene) -> NDArray[np.int64]:
         if server in numbers and port not in MAPPERS
     ]
     udp = scene.table.rows["protocol"][: scene.table.count] != TCP
-    own = (scene.sides.server.astype(np.int64) << 17) | (scene.sides.server_port << 1) | udp
-    return np.flatnonzero(np.isin(own, np.array(keys, np.int64)))
+    server, port = scene.sides.server.astype(np.int64), (scene.sides.server_port << 1) | udp
+    wanted, servers, ports = np.array(keys, np.int64), np.zeros(len(numbers), np.bool_), np.zeros(1 << 17, np.bool_)
+    servers[wanted >> 17], ports[wanted & 0x1FFFF] = True, True
+    near = np.flatnonzero(servers[server] & ports[port])
+    return near[np.isin((server[near] << 17) | port[near], wanted)]
 
 
 # ---- facts and decisions ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -193,18 +193,27 @@ class FirewallRule:
 class Pattern:
     """A sign's value with `*` for any run of characters; letters of either case."""
 
-    __slots__ = ("_match", "text")
+    __slots__ = ("_head", "_rest", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._match: Callable[[str], object] | None = None
+        self._head, *self._rest = text.lower().split("*")
 
     def matches(self, value: str) -> bool:
         """Whether the whole value fits. A pattern's own text always does."""
-        if self._match is None:  # a run asks for few of them
-            expression = ".*".join(map(re.escape, self.text.split("*")))
-            self._match = re.compile(expression, re.IGNORECASE | re.DOTALL).fullmatch
-        return self._match(value) is not None
+        value = value.lower()
+        if not self._rest:
+            return value == self._head
+        *middle, tail = self._rest
+        at, end = len(self._head), len(value) - len(tail)
+        if end < at or not (value.startswith(self._head) and value.endswith(tail)):
+            return False
+        for part in middle:
+            found = value.find(part, at, end)
+            if found < 0:
+                return False
+            at = found + len(part)
+        return True
 
 
 Condition = Mapping[str, tuple[Pattern, ...]]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from classifier import rulebook, rulecheck, rules
 from classifier.errors import RulebookError
@@ -224,6 +227,13 @@ def test_patterns() -> None:
     assert rules.Pattern("a.b[c]?").matches("A.B[C]?")
     assert not rules.Pattern("a.b").matches("axb")
     assert rules.Pattern("/owa/*").matches("/owa/*")
+
+
+@given(st.text("aB*.", max_size=6), st.text("Ab.*", max_size=9))
+def test_patterns_match_as_regular_expressions_would(text: str, value: str) -> None:
+    oracle = re.compile(".*".join(map(re.escape, text.split("*"))), re.IGNORECASE | re.DOTALL)
+    assert rules.Pattern(text).matches(value) == bool(oracle.fullmatch(value))
+    assert rules.Pattern(text).matches(text)
 
 
 # ---- what people read ------------------------------------------------------------------------
