@@ -122,7 +122,7 @@ class EndpointMap:
         for entry in chain.from_iterable(map(_held, by_interface.values())):
             said = entry.announcement
             self.refused += not _file(self._at, said.endpoint, entry)
-            alias = reachable(said.address)
+            alias = reachable(said.address) if said.address != said.server else ""
             if alias not in ("", said.server):
                 _file(self._aliases, (alias, said.transport, said.port), entry)
 
