@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import model
 from classifier.compiled import Records, i64, kernel
 from classifier.conversations import ConversationTable
-from classifier.model import ORIENTATIONS
 from classifier.streams import SENT_SYN, SENT_SYN_ACK
 
-METHOD: Final = {name: code for code, name in enumerate(ORIENTATIONS)}
+METHOD: Final = {name: code for code, name in enumerate(model.ORIENTATIONS)}
 
 WELL_KNOWN: Final = 1024
 """Ports below are given out by IANA to services (RFC 6335 section 6) and not to clients."""
