@@ -18,7 +18,10 @@ def main(address: str, name: str, verb: str, target: str, agent: str, user: str,
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # curl speaks 1.3
     connection = http.client.HTTPSConnection(name, context=context)
     connection.sock = context.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
-    headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}", "User-Agent": agent}
+    headers = {
+        "Authorization": f"Basic {base64.b64encode(user.encode()).decode()}", "User-Agent": agent,
+        "Content-Type": "text/xml; charset=utf-8",
+    }  # fmt: skip
     connection.request(verb, target, body.encode() or None, headers)
     answer = connection.getresponse()
     answer.read()
