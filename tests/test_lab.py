@@ -78,6 +78,18 @@ def imported(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
+def test_services_stay_off_while_packages_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind a laboratory that was killed; a policy of the machine's own stays."""
+    policy = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(packages, "POLICY", policy)
+    for found, left in (("", ""), (packages.NO, ""), ("#!/bin/sh\nexit 0\n", "#!/bin/sh\nexit 0\n")):
+        if found:
+            policy.write_text(found)
+        with packages.no_services():
+            assert policy.read_text() == (left or packages.NO)
+        assert (policy.read_text() if policy.exists() else "") == left
+
+
 # ---- the command -----------------------------------------------------------------------------------
 
 
