@@ -394,8 +394,9 @@ def memory_bound(ring: int, packets: bool) -> int:
     table = limits.LIVE_CONVERSATIONS * row + kept + slots
     ended = limits.LIVE_ENDED + limits.LIVE_ENDED_SILENT + 2 * limits.LIVE_WAITING
     reading = limits.LIVE_READ * (row + limits.LIVE_READING) + limits.LIVE_ARENA
-    waiting = limits.LIVE_RECORDS * limits.LIVE_RECORD
-    return limits.LIVE_PROGRAM + ring + 2 * table + ended + reading + waiting + (limits.LIVE_DELAY if packets else 0)
+    waiting = limits.LIVE_RECORDS * limits.LIVE_RECORD + (limits.LIVE_DELAY if packets else 0)
+    known = limits.LIVE_HOSTS * limits.LIVE_HOST + limits.LIVE_ANNOUNCEMENTS * limits.LIVE_ANNOUNCEMENT
+    return limits.LIVE_PROGRAM + ring + 2 * table + ended + reading + waiting + known
 
 
 _SEGMENTS: Final = ("segment_a", "segment_b")

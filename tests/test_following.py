@@ -106,7 +106,7 @@ def scanned(follower: Follower, first: int, flows: int, time: int) -> pipeline.D
 
 def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LIVE_CONVERSATIONS", 100_000)
-    monkeypatch.setattr(limits, "LIVE_ENDED", 4 * limits.MIB)
+    monkeypatch.setattr(limits, "LIVE_ENDED_SILENT", 4 * limits.MIB)
     monkeypatch.setattr(limits, "LIVE_WAITING", 32 * limits.MIB)
     follower, reports = listening(Pace())
     most = 0
@@ -119,6 +119,9 @@ def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.M
     assert follower.counts.conversations == 400_000
     assert follower.counts.evicted > 0
     assert told + follower.counts.unreported == 400_000
+    assert sum(block.size for block in follower.archive._all()) <= 4 * limits.MIB
+    kept = sum(block.count for block in follower.archive._all())
+    assert follower.archive.forgotten == {False: 0, True: told - kept}
 
 
 def test_silence_ends_a_conversation_and_a_later_packet_begins_another() -> None:
