@@ -34,8 +34,7 @@ from scapy.utils import PcapWriter, RawPcapReader, checksum
 from test_pipeline import run
 
 import classifier
-from classifier import inspection, pipeline
-from classifier.conversations import ConversationTable
+from classifier import inspection
 from classifier.records import write_jsonl
 from classifier.result import Result
 
@@ -404,14 +403,6 @@ def test_the_order_of_packets_between_conversations_changes_nothing(path: Path, 
 # ---- cores ---------------------------------------------------------------------------------------------------------
 
 
-class Impatient(pipeline.EarlyReader):
-    """Calls the other processes with the first packets, as a large capture would."""
-
-    def look(self, table: ConversationTable, now: int) -> None:
-        self._reading.expect()
-        super().look(table, now)
-
-
 def everything(jobs: int) -> list[str]:
     """All that is said of all shipped captures, as one capture set."""
     result = classifier.classify(SHIPPED, SHIPPED / "lab", jobs=jobs)
@@ -425,7 +416,7 @@ def test_the_number_of_cores_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     """Also where they really share the work: processes are called at once, and few conversations are worth a thread."""
     alone = everything(1)
     assert len(alone) > 1500
-    monkeypatch.setattr(pipeline, "EarlyReader", Impatient)
+    monkeypatch.setattr(inspection, "MANY_DIALOGUES", 1)
     monkeypatch.setattr(inspection, "SMALL", 16)
     for jobs in (1, 2, 4):
         assert everything(jobs) == alone
