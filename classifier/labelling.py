@@ -331,11 +331,13 @@ def _protect_media(scene: Scene, resolved: Mapping[int, Resolution]) -> None:
             continue
         profile, *keys = said.annotation.split()[1:] or [""]
         encryption = "srtp" if "/SAVP" in profile else "none" if "/AVP" in profile and not keys else ""
+        if encryption in ("", evidence.encryption):
+            continue
         key = int(codes[index]), encryption
-        if encryption and key not in made:
+        if key not in made:
             made[key] = len(found)
             found.append(replace(evidence, encryption=encryption))
-        codes[index] = made.get(key, codes[index])
+        codes[index] = made[key]
 
 
 def _on_known_ports(scene: Scene) -> NDArray[np.int64]:
