@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.race import machine
-from tests.wire import EXFLOW, ROOT, Wire, processor_seconds, run, sent, wired
+from tests.wire import EXFLOW, Wire, processor_seconds, run, sent, wired
 
 SCAPY = """
 from scapy.all import conf, sniff
@@ -71,11 +70,11 @@ def listeners(scratch: Path) -> list[Listener]:
     lost = r"(\d+) packets dropped by kernel"
     every = [
         Listener(
-            "exflow sniff", [*EXFLOW, "sniff", "tap", "-o", str(scratch / "out.jsonl")], "128 MiB",
+            "exflow sniff", [*EXFLOW, "sniff", "tap", "-o", str(scratch / "out.jsonl")], "256 MiB",
             r"(\d+) packets received", r"(\d+) packets dropped by kernel",
         ),
         Listener("tcpdump -w", dump, "2 MiB", said, lost),
-        Listener("tcpdump -w -B 131072", [*dump, "-B", "131072"], "128 MiB", said, lost),
+        Listener("tcpdump -w -B 262144", [*dump, "-B", "262144"], "256 MiB", said, lost),
         Listener("ndpiReader", ["ndpiReader", "-i", "tap"], "2 MiB", r"of (\d+) packets total"),
         Listener("scapy sniff", [sys.executable, "-c", SCAPY], "socket buffer", r"(\d+) packets seen"),
     ]  # fmt: skip
@@ -85,7 +84,7 @@ def listeners(scratch: Path) -> list[Listener]:
 def turn(wire: Wire, listener: Listener, capture: Path) -> Turn:
     """Let one tool listen to one replay."""
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(wire.inside(*listener.command), stdout=output, stderr=output, cwd=ROOT)
+        process = wire.start(wire.inside(*listener.command), stdout=output, stderr=output)
         while not wire.listeners():
             if process.poll() is not None:
                 raise ChildProcessError(f"{listener.name} ended with {process.returncode}")
@@ -146,9 +145,8 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch, wired(f"mirror{os.getpid()}") as wire:
         every = listeners(Path(scratch))
         every = [each for each in every if not options.only or each.name.startswith(tuple(options.only))]
-        if any(each.name.startswith("exflow") for each in every):
-            first = [*EXFLOW, "sniff", "lo", "--duration", "1", "-o", os.devnull]  # compiles
-            subprocess.run(first, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+        for each in every[:1]:
+            turn(wire, each, options.capture)  # exflow compiles for the machine, once
         turns: dict[str, list[Turn]] = {each.name: [] for each in every}
         for _ in range(options.rounds):
             for each in every:
