@@ -153,7 +153,7 @@ class _Seen:
                 showing.setdefault(act.id, []).append(code)
         of_interest = np.zeros(len(first.facts), np.bool_)
         of_interest[[code for codes in showing.values() for code in codes]] = True
-        rows = _in_order(scene, np.flatnonzero(of_interest[first.codes]))
+        rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
         codes = first.codes[rows]
         self._rows: dict[str, NDArray[np.int64]] = {}
         for act_id, theirs in showing.items():
@@ -192,11 +192,6 @@ class _Seen:
             for name in _named(act, entry) if isinstance(entry, Evidence) else ():
                 for number in names.bearers(name):
                     self.acts.setdefault(number, {}).setdefault(act.id, index)
-
-
-def _in_order(scene: Scene, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Conversations in the order in which they began, which a live table doesn't keep."""
-    return rows[np.argsort(scene.table.rows["number"][rows], kind="stable")]
 
 
 def _named(act: Act, evidence: Evidence) -> Iterator[str]:
@@ -266,7 +261,7 @@ def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _N
     telling = np.zeros(len(found), np.bool_)
     telling[[code for code, signs in said.items() if signs]] = True
     in_run = scene.table.rows["number"]
-    rows = _in_order(scene, np.flatnonzero(telling[scene.inspection.codes]))
+    rows = scene.in_order(np.flatnonzero(telling[scene.inspection.codes]))
     codes = scene.inspection.codes[rows].astype(np.int64)
     for side, numbers in (("server", tenants.server), ("client", tenants.client)):
         pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
@@ -283,13 +278,8 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
     numbers: dict[str, list[int]] = {}
     for number, address in enumerate(tenants.addresses.tolist()):
         numbers.setdefault(scene.addresses.texts[address], []).append(number)
-    found = scene.inspection.found
-    dns = np.array([isinstance(entry, Evidence) and entry.protocol == "dns" for entry in found], np.bool_)
-    rows = _in_order(scene, np.flatnonzero(dns[scene.inspection.codes]))
-    codes, first = np.unique(scene.inspection.codes[rows], return_index=True)
-    for code, index in zip(codes.tolist(), rows[first].tolist(), strict=True):
-        entry = scene.inspection.found[code]
-        for sign in entry.signs if isinstance(entry, Evidence) else ():
+    for index, evidence in scene.first_with_evidence(lambda entry: entry.protocol == "dns"):
+        for sign in evidence.signs:
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
             if sign.field == "dns.answer" and kind in ("A", "AAAA"):
                 for number in numbers.get(value, ()):

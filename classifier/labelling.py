@@ -6,7 +6,7 @@ RPC association. Takes what is known of the hosts as given. Decides nothing itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -152,11 +152,27 @@ class Scene:
 
     def with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Conversations whose evidence has what is wanted (asked once for each distinct evidence)."""
+        return self._evidence_of(self._having(wanted).tolist())
+
+    def first_with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
+        """Of the conversations with the same evidence only the one that began first."""
+        rows = self.in_order(self._having(wanted))
+        _, first = np.unique(self.inspection.codes[rows], return_index=True)
+        return self._evidence_of(rows[first].tolist())
+
+    def in_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Conversations in the order in which they began, which a live table doesn't keep."""
+        return rows[np.argsort(self.table.rows["number"][rows], kind="stable")]
+
+    def _having(self, wanted: Callable[[Evidence], object]) -> NDArray[np.int64]:
         found = self.inspection.found
         having = np.array([isinstance(entry, Evidence) and bool(wanted(entry)) for entry in found])
-        for index in np.flatnonzero(having[self.inspection.codes]).tolist():
-            entry = found[self.inspection.codes[index]]
-            if isinstance(entry, Evidence):
+        return np.flatnonzero(having[self.inspection.codes])
+
+    def _evidence_of(self, indexes: Iterable[int]) -> Iterator[tuple[int, Evidence]]:
+        for index in indexes:
+            entry = self.inspection.evidence(index)
+            if entry is not None:
                 yield index, entry
 
 
@@ -398,13 +414,14 @@ class Grounds:
     """What conversations say by themselves, which no knowledge of hosts changes.
 
     codes: int32, one per conversation, index into rows. rows: numbers into said, into answers, port, whether client and
-    server port are the same, whether it is UDP, and its silence.
+    server port are the same, whether it is UDP, and its silence. weights: which roles count, of each row.
     """
 
     said: list[Said]
     answers: list[tuple[frozenset[tuple[str, str]], str] | None]
     codes: NDArray[np.int32]
     rows: list[list[int]]
+    weights: list[Weights] = field(default_factory=list)
 
     @classmethod
     def of(cls, scene: Scene, resolved: dict[int, Resolution]) -> Grounds:
@@ -426,7 +443,11 @@ class Grounds:
             _silences(scene),
         )
         codes, first = distinct_rows(columns)
-        return cls(said.values, answers.values, codes, np.stack([column[first] for column in columns], axis=1).tolist())
+        rows = np.stack([column[first] for column in columns], axis=1).tolist()
+        grounds = cls(said.values, answers.values, codes, rows)
+        facts = (grounds.facts(row, UNKNOWN, UNKNOWN) for row in range(len(rows)))
+        grounds.weights += [Weights.of(scene.rulebook, each) for each in facts]
+        return grounds
 
     def facts(self, number: int, client: Known, server: Known) -> Facts:
         """The facts of one row between two hosts."""
@@ -461,10 +482,8 @@ def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Know
     hosts = Distinct[Known]()
     host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
     client, server = host_of[tenants.client], host_of[tenants.server]
-    rows = range(len(grounds.rows))
-    weights = [Weights.of(scene.rulebook, grounds.facts(row, UNKNOWN, UNKNOWN)) for row in rows]
-    clients = _alike(grounds, hosts.values, client, [each.clients for each in weights])
-    servers = _alike(grounds, hosts.values, server, [each.servers for each in weights])
+    clients = _alike(grounds, hosts.values, client, [each.clients for each in grounds.weights])
+    servers = _alike(grounds, hosts.values, server, [each.servers for each in grounds.weights])
     codes, first = distinct_rows((grounds.codes.astype(np.int64), clients, servers))
     facts = [
         grounds.facts(row, hosts.values[one], hosts.values[other])
