@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,17 +107,18 @@ class Checklist:
                 name, patterns = next(iter(test.items()))
                 self._begins.setdefault(name, []).append((patterns, number))
         self._near = cache(self._near_words)
+        self._words = cache(partial(words_of, rulebook))
         self._of_persons = [(_asks_persons(rule), _whoever(rule)) for rule in self._rules if any(_asks_persons(rule))]
 
     def persons_asked(self, seen: Observed) -> tuple[bool, bool]:
         """Whether what is found depends on which roles of a person's machine the client has, and the server."""
-        words = words_of(self._rulebook, seen)
+        words = self._words(seen)
         asking = [sides for sides, tests in self._of_persons if any(_holds(test, words) for test in tests)]
         return any(client for client, _ in asking), any(server for _, server in asking)
 
     def check(self, seen: Observed) -> tuple[Found, ...]:
         """All findings of these facts, in the order of the rules."""
-        words = words_of(self._rulebook, seen)
+        words = self._words(seen)
         near = {number for name in self._begins if name in words for number in self._near(name, words[name])}
         found = []
         for rule in (self._rules[number] for number in sorted(near)):
@@ -150,7 +151,6 @@ def _shown(test: Test, words: Mapping[str, frozenset[str]]) -> dict[str, frozens
     }
 
 
-@lru_cache(maxsize=4096)
 def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]:
     """Every fact with its words; `-` where there is none."""
     facts, decision = seen.facts, seen.decision
@@ -160,8 +160,7 @@ def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]
         "client-source": seen.client_source, "server-source": seen.server_source,
         "authentication": seen.authentication, "encryption": seen.encryption, "tls-version": seen.tls_version,
         "conn-state": seen.conn_state, "server-said": seen.server_said, "certificate": seen.certificate,
-        "certainty": decision.certainty,
-        "absence": decision.absence,
+        "certainty": decision.certainty, "absence": decision.absence,
         "resolved-by": facts.resolved_kind, "port-speaks": port_speaks(rulebook, facts),
         "unread": facts.condition,
         "authentication-verdict": authentication_verdict(rulebook, seen),
