@@ -402,7 +402,7 @@ STATES: Final[tuple[str | None, ...]] = (
 )  # fmt: skip
 """Zeek's connection states, as the Zeek manual lists them for conn.log; None for UDP."""
 
-(_S0, _S1, _SF, _REJ, _S2, _S3, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR, _OTH, _NONE) = range(14)
+_S0, _S1, _SF, _REJ, _S2, _S3, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR, _OTH, _NONE = range(len(STATES))
 
 # States of one endpoint, after Zeek's TCP analyzer.
 _INACTIVE, _PARTIAL, _SYN_SENT, _SYN_ACK_SENT, _ESTABLISHED, _CLOSED, _RESET = range(7)

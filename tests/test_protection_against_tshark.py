@@ -27,6 +27,7 @@ import shared
 from joins import counted, joined
 from pyshark.packet.packet import Packet
 from pyshark.tshark.output_parser.tshark_xml import packet_from_xml_packet
+from test_lab_against_tshark import values
 
 pytestmark = [
     shared.needed,
@@ -100,11 +101,7 @@ def through_pyshark(path: Path) -> list[Row]:
 
 def row_of(packet: Packet) -> Row:
     layers = (packet.frame_info, *packet.layers)
-    fields = ((name, layer._all_fields[name]) for layer in layers for name in FIELDS if name in layer._all_fields)
-    row: dict[str, list[str]] = {name: [] for name in FIELDS}
-    for name, field_of_layer in fields:
-        row[name] += [str(each.show) for each in field_of_layer.all_fields]
-    return {name: ";".join(values) for name, values in row.items()}
+    return {name: ";".join(each for layer in layers for each in values(layer, name)) for name in FIELDS}
 
 
 def flows(rows: Iterable[Row]) -> dict[Flow, Told]:

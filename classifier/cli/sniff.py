@@ -11,6 +11,7 @@ import click
 
 from classifier.cli.common import READING, ReaderGoneError, complain, options
 from classifier.cli.service import UNIT, on_signals, rights_of
+from classifier.limits import LIVE_RING, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,9 @@ LISTENING: Final = (
     click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds after which to end."),
     click.option("--count", type=click.IntRange(1), help="Packets after which to end."),
     click.option("--snaplen", type=click.IntRange(64, 262_144), default=262_144, help="Bytes kept of a packet."),
-    click.option("--ring", type=click.IntRange(2, 4096), default=256, show_default=True, help="MiB of kernel ring."),
+    click.option(
+        "--ring", type=click.IntRange(2, 4096), default=LIVE_RING // MIB, show_default=True, help="MiB of kernel ring."
+    ),
     click.option(
         "--fanout", type=click.IntRange(1, 65_535), help="Share the packets with all that give the same number."
     ),
