@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from .matching import Facts
 from .placement import displacement, documented_protocols
@@ -69,8 +69,7 @@ class Remark:
     frame: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(NamedTuple):
     """All that findings are made from, for conversations that have it in common. signs: those that findings test.
 
     server_said: "nothing" where the server sent no payload, as far as the capture is whole; else "something".

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import tomli
 
@@ -80,8 +80,7 @@ class FindingRule:
         return f"# {self.id}\n\nSeverity {self.severity}: {self.reason}\n\n{self.page}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One finding of one set of facts. shown_by: signs of the test that held, as (field, value); frame: where a remark
     that it stands on has one."""
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from classifier.errors import UsageError
 from classifier.model import ROLES, VERSIONS
@@ -22,8 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEYS: Final = ("address", "role", "version", "name")
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a host. Empty means unknown, not none."""
 
     roles: frozenset[str] = frozenset()
@@ -34,8 +34,7 @@ class Known:
 UNKNOWN: Final = Known()
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """An act of a host, and what shows it. conversation: its number in the run; frame: ordinal in the run."""
 
     act: str
@@ -43,8 +42,7 @@ class Reason:
     frame: int
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """One host. listed: by the inventory. inferred: from the traffic. reasons: role → acts, the first of each kind.
 
     contradicted: roles and versions that the traffic shows and the inventory doesn't allow, each with its acts.
@@ -52,8 +50,8 @@ class Host:
 
     listed: Known = UNKNOWN
     inferred: Known = UNKNOWN
-    reasons: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
-    contradicted: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+    reasons: Mapping[str, tuple[Reason, ...]] = MappingProxyType({})
+    contradicted: Mapping[str, tuple[Reason, ...]] = MappingProxyType({})
 
     @property
     def known(self) -> Known:

@@ -406,7 +406,7 @@ class Labels:
     def facts_of(self, index: int) -> Facts:
         """The facts of one conversation."""
         client, server = (self.hosts[side[index]] for side in self.sides)
-        return replace(self.facts[self.codes[index]], client_roles=client.roles, server_roles=server.roles)
+        return self.facts[self.codes[index]]._replace(client_roles=client.roles, server_roles=server.roles)
 
 
 @dataclass(slots=True)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from .limits import MAX_SIGN_VALUES
 from .rules import RANKS, Act, Condition, DataPath, Endpoint, Form, RpcInterface, Rulebook, Service
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of one conversation; hashable, and equal facts get equal decisions.
 
     transport: "tcp" or "udp". server_port: the port, or the first of its run (`Rulebook.port_starts`).
@@ -90,8 +89,7 @@ class Candidate:
     order: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A candidate that the evidence allows. on_port: an endpoint of the form covers the server port.
     disowned: the server names itself as another program."""
 
@@ -120,8 +118,8 @@ def matches(rulebook: Rulebook, facts: Facts) -> tuple[Match, ...]:
     Of the hosts it counts only whether both are known, so the answer is shared by all hosts that say the same.
     """
     both = _SOMEBODY if facts.client_roles and facts.server_roles else _NOBODY
-    return _matches(rulebook, replace(
-        facts, client_roles=both, server_roles=both, client_versions=_NOBODY, server_versions=_NOBODY
+    return _matches(rulebook, facts._replace(
+        client_roles=both, server_roles=both, client_versions=_NOBODY, server_versions=_NOBODY
     ))  # fmt: skip
 
 

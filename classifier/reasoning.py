@@ -7,7 +7,7 @@ of its own, and words nothing but the objections.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from classifier.matching import Facts, Match, matches
@@ -85,9 +85,9 @@ def _by_roles(rulebook: Rulebook, facts: Facts, decision: Decision, found: tuple
             if word not in (ANY, "exchange-server") and told < _MOST_ANSWERS:
                 roles = frozenset({word})
                 if side == "client":
-                    answer = decide(rulebook, replace(facts, client_roles=roles))
+                    answer = decide(rulebook, facts._replace(client_roles=roles))
                 else:
-                    answer = decide(rulebook, replace(facts, server_roles=roles))
+                    answer = decide(rulebook, facts._replace(server_roles=roles))
                 if _narrower(answer, decision):
                     told += 1
                     yield _settling_by(side, word, answer)
@@ -96,7 +96,7 @@ def _by_roles(rulebook: Rulebook, facts: Facts, decision: Decision, found: tuple
 def _by_versions(rulebook: Rulebook, facts: Facts, decision: Decision) -> Iterator[Settling]:
     for version in VERSIONS:
         if version in decision.exchange_versions and len(decision.exchange_versions) > 1:
-            answer = decide(rulebook, replace(facts, server_versions=frozenset({version})))
+            answer = decide(rulebook, facts._replace(server_versions=frozenset({version})))
             if _narrower(answer, decision):
                 yield _settling_by("version", version, answer)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -201,16 +200,16 @@ def _with_word(rulebook: Rulebook, facts: Facts, key: str, value: str) -> Facts:
         name = _INTERFACE_WORDS[key]
         kind = "ept_map" if key == "handed-out" else facts.resolved_kind
         change: dict[str, Any] = {name: getattr(facts, name) | {_pair(rulebook, value)}, "resolved_kind": kind}
-        return replace(facts, **change)
+        return facts._replace(**change)
     if key in _VERSION_WORDS:
         change = {_VERSION_WORDS[key]: frozenset(value.split("+"))}
-        return replace(facts, **change)
+        return facts._replace(**change)
     if key in _PLAIN_WORDS:
         change = {_PLAIN_WORDS[key]: value}
-        return replace(facts, **change)
+        return facts._replace(**change)
     if key not in rulebook.sign_fields:
         raise ValueError(f"unknown word {key!r}")
-    return replace(facts, signs=facts.signs | {(key, value)})
+    return facts._replace(signs=facts.signs | {(key, value)})
 
 
 def _pair(rulebook: Rulebook, name: str) -> tuple[str, str]:

@@ -17,9 +17,9 @@ conflict table. It reads nothing but facts and the rulebook; the order of evalua
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from .matching import Candidate, Facts, Level, Match, matches, windows_interfaces
 from .model import EXCHANGE_ROLES, PERSONS, VERSIONS
@@ -28,8 +28,7 @@ from .rules import ANY, FirewallRule, Rulebook
 __all__ = ["Decision", "Facts", "Weights", "agrees", "decide", "misplaced", "objection"]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The label of one conversation, or why it has none: exactly one of certainty and absence is None.
 
     data_paths: what the evidence allows, best first; data_path: the first, when evidence puts it ahead.
@@ -220,8 +219,8 @@ def _least_contradicted(found: list[Match], facts: Facts) -> list[Match]:
     """What the bytes prove though the known roles forbid it: the client's role is given up first,
     then the server's, then the versions."""
     for given_up in (
-        replace(facts, client_roles=frozenset()),
-        replace(facts, client_roles=frozenset(), server_roles=frozenset()),
+        facts._replace(client_roles=frozenset()),
+        facts._replace(client_roles=frozenset(), server_roles=frozenset()),
     ):
         fitting = [match for match in found if _plausible(match, given_up)]
         if fitting:
@@ -245,8 +244,8 @@ class Weights:
     @classmethod
     def of(cls, rulebook: Rulebook, facts: Facts) -> Weights:
         """The roles that count for these facts, whatever hosts they are of."""
-        anybody = replace(facts, client_roles=EXCHANGE_ROLES, server_roles=EXCHANGE_ROLES)
-        nobody = replace(facts, client_roles=frozenset(), server_roles=frozenset())
+        anybody = facts._replace(client_roles=EXCHANGE_ROLES, server_roles=EXCHANGE_ROLES)
+        nobody = facts._replace(client_roles=frozenset(), server_roles=frozenset())
         found = {match.candidate for each in (anybody, nobody) for match in matches(rulebook, each)}
         return cls(*(
             frozenset(role for role in PERSONS if any(_exact(words, frozenset({role})) for words in sides))

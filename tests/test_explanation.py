@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 import tomllib
-from dataclasses import replace
 
 import pytest
 from test_captures import CAPTURES
@@ -45,7 +44,7 @@ def test_what_would_settle_it_does() -> None:
     assert told.settling
     for each in told.settling:
         known = {f"{each.what}_roles": frozenset({each.value})}
-        answer = decide(RULEBOOK, replace(facts, **known))
+        answer = decide(RULEBOOK, facts._replace(**known))
         assert each.paths == ((answer.data_path,) if answer.data_path else answer.data_paths)
         assert each.certainty == answer.certainty
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -90,9 +89,9 @@ def test_a_neutral_interface_says_nothing_against_the_announcement() -> None:
 
 def test_asked_but_not_found_is_no_more_than_a_sign() -> None:
     facts = facts_of_example(BOOK, "? > ? 135/tcp epm asks=emsmdb")
-    levels = {match.speech.level for match in matches(BOOK, replace(facts, answered=frozenset()))}
+    levels = {match.speech.level for match in matches(BOOK, facts._replace(answered=frozenset()))}
     assert max(levels) is Level.SIGN
-    assert max(match.speech.level for match in matches(BOOK, replace(facts, answered=facts.asked))) is Level.HANDOUT
+    assert max(match.speech.level for match in matches(BOOK, facts._replace(answered=facts.asked))) is Level.HANDOUT
 
 
 def test_signs_that_no_signature_tests_are_left_out() -> None:
@@ -105,8 +104,7 @@ def test_shortened_facts_give_the_same_decision(text: str) -> None:
     """Signs as patterns and ports as runs lose nothing that a decision needs."""
     facts = facts_of_example(BOOK, text)
     starts = BOOK.port_starts(facts.transport)
-    shorter = replace(
-        facts,
+    shorter = facts._replace(
         signs=telling_signs(BOOK, facts.signs),
         server_port=starts[bisect_right(starts, facts.server_port) - 1],
     )
@@ -124,4 +122,4 @@ def test_ports_of_one_run_are_interchangeable(text: str, one: int, other: int) -
     starts = BOOK.port_starts("tcp")
     facts = facts_of_example(BOOK, text)
     if bisect_right(starts, one) == bisect_right(starts, other):
-        assert decide(BOOK, replace(facts, server_port=one)) == decide(BOOK, replace(facts, server_port=other))
+        assert decide(BOOK, facts._replace(server_port=one)) == decide(BOOK, facts._replace(server_port=other))

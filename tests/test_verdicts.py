@@ -118,7 +118,7 @@ def test_no_interface_of_windows_makes_a_label() -> None:
         decision = decide(BOOK, facts)
         assert (decision.certainty == "certain") is interface.exchange_only, interface
         assert interface.exchange_only or decision.certainty is None
-        announced = replace(facts, interfaces=frozenset(), resolved=facts.interfaces, resolved_kind="ept_map")
+        announced = facts._replace(interfaces=frozenset(), resolved=facts.interfaces, resolved_kind="ept_map")
         assert (decide(BOOK, announced).certainty == "strong") is interface.exchange_only
 
 
@@ -269,7 +269,7 @@ def test_the_endpoint_mapper_speaks_for_the_interfaces_asked_for() -> None:
     assert decided("mailbox > active-directory 135/tcp epm asks=nspi version=2010").data_path == (
         "mailbox-oab-generation-active-directory"
     )
-    unanswered = replace(facts_of_example(BOOK, "? > ? 135/tcp epm asks=emsmdb"), answered=frozenset())
+    unanswered = facts_of_example(BOOK, "? > ? 135/tcp epm asks=emsmdb")._replace(answered=frozenset())
     assert decide(BOOK, unanswered).certainty == "weak"
 
 
@@ -398,15 +398,15 @@ def test_the_order_of_signatures_changes_no_set() -> None:
         facts = facts_of_example(BOOK, text)
         one, other = decide(BOOK, facts), decide(shuffled, facts)
         assert set(one.data_paths) == set(other.data_paths)
-        assert replace(one, data_paths=()) == replace(other, data_paths=())
+        assert one._replace(data_paths=()) == other._replace(data_paths=())
 
 
 def test_versions_of_somebody_elses_host_say_nothing_of_ours() -> None:
     """An Edge server of 2010 that mails an organisation with 2016 does so on the paths of 2010."""
     facts = facts_of_example(BOOK, "edge-transport > internet-mta 25/tcp smtp smtp.command=STARTTLS version=2016")
-    ours = replace(facts, client_versions=frozenset({"2010"}))
+    ours = facts._replace(client_versions=frozenset({"2010"}))
     assert "mail-edge-to-internet" not in decide(BOOK, ours).data_paths
-    assert "mail-edge-to-internet" in decide(BOOK, replace(facts, client_versions=frozenset({"2016"}))).data_paths
+    assert "mail-edge-to-internet" in decide(BOOK, facts._replace(client_versions=frozenset({"2016"}))).data_paths
     assert decide(BOOK, ours).exchange_versions == ("2010",)
 
 
@@ -421,14 +421,14 @@ KNOWN = st.builds(frozenset.union, PERSONS_ROLES, st.frozensets(st.sampled_from(
 def test_hosts_that_stand_for_each_other_get_the_same_decision(
     text: str, client: frozenset[str], server: frozenset[str], more: frozenset[str], others: frozenset[str]
 ) -> None:
-    facts = replace(facts_of_example(BOOK, text), client_roles=client, server_roles=server)
+    facts = facts_of_example(BOOK, text)._replace(client_roles=client, server_roles=server)
     weights = Weights.of(BOOK, facts)
     idle_client, idle_server = more - weights.clients, others - weights.servers
     if not (client & PERSONS) - weights.clients:
         idle_client = frozenset()
     if not (server & PERSONS) - weights.servers:
         idle_server = frozenset()
-    other = replace(facts, client_roles=client | idle_client, server_roles=server | idle_server)
+    other = facts._replace(client_roles=client | idle_client, server_roles=server | idle_server)
     for known, counting, mine in (
         (client, weights.clients, other.client_roles), (server, weights.servers, other.server_roles),
     ):  # fmt: skip
@@ -462,12 +462,12 @@ def test_findings_that_ask_for_no_persons_role_are_the_same_for_all_of_them(
 ) -> None:
     found = []
     for idle in (one, other):
-        facts = replace(seen.facts, client_roles=client | idle)
+        facts = seen.facts._replace(client_roles=client | idle)
         counting = Weights.of(BOOK, facts).clients
         if not idle - counting or len(client | (idle - counting)) < 2:
             return
-        facts = replace(facts, client_roles=client | (idle - counting))
-        observed = replace(seen, facts=facts, decision=decide(BOOK, facts))
+        facts = facts._replace(client_roles=client | (idle - counting))
+        observed = seen._replace(facts=facts, decision=decide(BOOK, facts))
         if CHECKLIST.persons_asked(observed)[0]:
             return
         found.append(CHECKLIST.check(observed))
