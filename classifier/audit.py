@@ -76,7 +76,7 @@ _SOURCES: Final = (None, "inventory", "traffic")
 
 class _Columns:
     """What findings are made from, as numbers into distinct values, one column for each sort of fact; but for persons'
-    roles that make no difference for a label (`Weights`)."""
+    roles that make no difference for a label (`Judgement.asked`)."""
 
     def __init__(
         self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
@@ -148,12 +148,11 @@ def _seen(entry: object, asked: set[str]) -> Seen:
 
 def _silent_servers(scene: Scene) -> NDArray[np.int64]:
     """Whether a server sent no payload: the capture has none, and lacks none."""
-    flows = scene.table.store.flows[: 2 * scene.table.count]
-    silent = ((flows["flags"] & PAYLOAD) == 0) & (missed(flows) == 0)
-    of_servers: NDArray[np.int64] = silent[2 * np.arange(scene.table.count) + 1 - scene.orientation.client].astype(
-        np.int64
-    )
-    return of_servers
+    flows, servers = scene.table.store.flows, 2 * np.arange(scene.table.count) + 1 - scene.orientation.client
+    silent: NDArray[np.int64] = ((flows["flags"][servers] & PAYLOAD) == 0).astype(np.int64)
+    rows = np.flatnonzero(silent)
+    silent[rows] = missed(flows[servers[rows]]) == 0
+    return silent
 
 
 _CERTIFICATES: Final = (None, "valid", "expired", "not-yet-valid")

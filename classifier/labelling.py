@@ -17,7 +17,7 @@ from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
 from classifier.endpoints import Announcement, EndpointMap, reachable
 from classifier.headers import TCP
-from classifier.hosts import UNKNOWN, Inventory, Known
+from classifier.hosts import Inventory, Known
 from classifier.inspection import Inspection, are_channels
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
@@ -26,7 +26,7 @@ from classifier.matching import Facts, telling_signs
 from classifier.orientation import METHOD, Orientation
 from classifier.rulebook import Rulebook
 from classifier.streams import LIMITED, PAYLOAD, STARTED, TRUNCATED
-from classifier.verdicts import Decision, Weights, decide
+from classifier.verdicts import Decision, decide, judge, standing_for
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -414,14 +414,13 @@ class Grounds:
     """What conversations say by themselves, which no knowledge of hosts changes.
 
     codes: int32, one per conversation, index into rows. rows: numbers into said, into answers, port, whether client and
-    server port are the same, whether it is UDP, and its silence. weights: which roles count, of each row.
+    server port are the same, whether it is UDP, and its silence.
     """
 
     said: list[Said]
     answers: list[tuple[frozenset[tuple[str, str]], str] | None]
     codes: NDArray[np.int32]
     rows: list[list[int]]
-    weights: list[Weights] = field(default_factory=list)
 
     @classmethod
     def of(cls, scene: Scene, resolved: dict[int, Resolution]) -> Grounds:
@@ -444,10 +443,7 @@ class Grounds:
         )
         codes, first = distinct_rows(columns)
         rows = np.stack([column[first] for column in columns], axis=1).tolist()
-        grounds = cls(said.values, answers.values, codes, rows)
-        facts = (grounds.facts(row, UNKNOWN, UNKNOWN) for row in range(len(rows)))
-        grounds.weights += [Weights.of(scene.rulebook, each) for each in facts]
-        return grounds
+        return cls(said.values, answers.values, codes, rows)
 
     def facts(self, number: int, client: Known, server: Known) -> Facts:
         """The facts of one row between two hosts."""
@@ -475,47 +471,58 @@ class Grounds:
 
 
 def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Known]) -> Labels:
-    """Decide every conversation, once for each distinct set of facts, as far as decisions go by them (`Weights`).
+    """Judge every conversation, once for all whose facts and sorts of hosts are the same, and decide it, once for all
+    of these whose hosts differ only in roles that its judgement doesn't ask for.
 
     known: what is known of each host (by its number in tenants).
     """
-    hosts = Distinct[Known]()
+    hosts, sorts = Distinct[Known](), Distinct[Known]()
     host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
-    client, server = host_of[tenants.client], host_of[tenants.server]
-    clients = _alike(grounds, hosts.values, client, [each.clients for each in grounds.weights])
-    servers = _alike(grounds, hosts.values, server, [each.servers for each in grounds.weights])
-    codes, first = distinct_rows((grounds.codes.astype(np.int64), clients, servers))
-    facts = [
-        grounds.facts(row, hosts.values[one], hosts.values[other])
-        for row, one, other in zip(*(each[first].tolist() for each in (grounds.codes, client, server)), strict=True)
+    sort_of = np.array([sorts.code(Known(standing_for(each.roles), each.versions)) for each in hosts.values], np.int64)
+    columns = grounds.codes.astype(np.int64), host_of[tenants.client], host_of[tenants.server]
+    case_of, first = distinct_rows(columns)
+    ground, client, server = cases = [column[first] for column in columns]
+
+    def facts_of(rows: NDArray[np.int64]) -> list[Facts]:
+        numbers = zip(*(each[rows].tolist() for each in cases), strict=True)
+        return [grounds.facts(row, hosts.values[one], hosts.values[other]) for row, one, other in numbers]
+
+    of, first = distinct_rows((ground, sort_of[client], sort_of[server]))
+    judged = [judge(scene.rulebook, each) for each in facts_of(first)]
+    asked = [each.asked() for each in judged]
+    alike = [_alike(hosts.values, side, of, [each[i] for each in asked]) for i, side in enumerate((client, server))]
+    codes, first = distinct_rows((of.astype(np.int64), *alike))
+    facts = facts_of(first)
+    decisions = [
+        decide(scene.rulebook, each, judged[number]) for each, number in zip(facts, of[first].tolist(), strict=True)
     ]
-    decisions = [decide(scene.rulebook, each) for each in facts]
-    return Labels(codes, decisions, facts, hosts.values, (client, server))
+    return Labels(codes[case_of], decisions, facts, hosts.values, columns[1:])
 
 
 def _alike(
-    grounds: Grounds, hosts: Sequence[Known], of: NDArray[np.int64], counting: Sequence[frozenset[str]]
+    hosts: Sequence[Known], side: NDArray[np.int64], judged: NDArray[np.int32], asked: Sequence[frozenset[str]]
 ) -> NDArray[np.int64]:
-    """Numbers that are equal for hosts of which decisions on the same grounds make no difference.
+    """Numbers that are equal for hosts of which decisions on the same judgement make no difference.
 
-    of: each conversation's host on one side; counting: roles that count there, for each row of the grounds.
+    side: each case's host there; judged: its judgement; asked: roles that each of those asks for there.
     """
-    pairs, first = distinct_rows((grounds.codes.astype(np.int64), of))
-    stand_ins = Distinct[Known]()
+    sets, stand_ins = Distinct[frozenset[str]](), Distinct[frozenset[str]]()
+    set_of = np.array([sets.code(each) for each in asked], np.int64)
+    pairs, first = distinct_rows((set_of[judged], side))
     numbers = [
-        stand_ins.code(Known(Weights.on(hosts[host].roles, counting[row]), hosts[host].versions))
-        for row, host in zip(grounds.codes[first].tolist(), of[first].tolist(), strict=True)
+        stand_ins.code(standing_for(hosts[host].roles, sets.values[number]))
+        for number, host in zip(set_of[judged[first]].tolist(), side[first].tolist(), strict=True)
     ]
     return np.array(numbers, np.int64)[pairs]
 
 
 def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number equal rows of non-negative int64 columns. Returns (each row's number, a first row of each number)."""
-    key = np.zeros(len(columns[0]), np.int64)
+    key, small = np.zeros(len(columns[0]), np.int64), _TABLE + 8 * len(columns[0])
     for column in columns:
-        span = int(column.max(initial=0)) + 1
-        if int(key.max(initial=0)) > (1 << 62) // span:
-            key = _numbered(key)[0].astype(np.int64)
+        span, keys = int(column.max(initial=0)) + 1, int(key.max(initial=0)) + 1
+        if keys > (1 << 62) // span or keys <= small < keys * span:
+            key = _numbered(key)[0].astype(np.int64)  # while a table of them is still small
         key = key * span + column
     return _numbered(key)
 

@@ -17,7 +17,6 @@ conflict table. It reads nothing but facts and the rulebook; the order of evalua
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -25,7 +24,7 @@ from .matching import Candidate, Facts, Level, Match, matches, windows_interface
 from .model import EXCHANGE_ROLES, PERSONS, VERSIONS
 from .rules import ANY, FirewallRule, Rulebook
 
-__all__ = ["Decision", "Facts", "Weights", "agrees", "decide", "misplaced", "objection"]
+__all__ = ["Decision", "Facts", "Judgement", "agrees", "decide", "judge", "misplaced", "objection", "standing_for"]
 
 
 class Decision(NamedTuple):
@@ -44,6 +43,21 @@ class Decision(NamedTuple):
     absence: str | None = None
     firewall_rules: tuple[str, ...] = ()
     basis: tuple[str, ...] = ()
+
+
+class Judgement(NamedTuple):
+    """What a decision is put into words from: the ways that evidence and hosts leave, and their certainty; or the
+    absence. Of `PERSONS` among the roles of a host it matters only whether there are any, and so for `misplaced`.
+    """
+
+    fitting: tuple[Match, ...] = ()
+    certainty: str | None = None
+    absence: str | None = None
+
+    def asked(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Roles of persons (and `ANY`) that its words depend on, of the client and of the server."""
+        ways = [match.candidate for match in self.fitting]
+        return _asked(frozenset(each.clients for each in ways)), _asked(frozenset(each.servers for each in ways))
 
 
 _OLD_SERVERS: Final = frozenset({"front-end", "back-end", "exchange-server"})
@@ -69,18 +83,24 @@ _INCLUDES: Final = {
 """Roles that come with another: domain controllers serve DNS; Outlook is a MAPI client and asks web services."""
 
 
-def decide(rulebook: Rulebook, facts: Facts) -> Decision:
-    """The one decision for these facts. Pure; never raises for any facts."""
+def decide(rulebook: Rulebook, facts: Facts, judged: Judgement | None = None) -> Decision:
+    """The one decision for these facts. Pure; never raises for any facts. judged: as far as they are judged already."""
+    fitting, certainty, absence = judged or judge(rulebook, facts)
+    return _label(rulebook, facts, fitting, certainty) if certainty else Decision(absence=absence)
+
+
+def judge(rulebook: Rulebook, facts: Facts) -> Judgement:
+    """The best evidence whose ways the hosts allow."""
     found = matches(rulebook, facts)
     for level in sorted({match.speech.level for match in found}, reverse=True):
         at_level = [match for match in found if match.speech.level is level]
         fitting = _prefer_port([match for match in at_level if _plausible(match, facts)])
         certainty = _certainty(rulebook, fitting, level, facts) if fitting else None
         if certainty:
-            return _label(rulebook, facts, fitting, certainty)
+            return Judgement(tuple(fitting), certainty)
         if level >= Level.HANDOUT:
-            return _label(rulebook, facts, _least_contradicted(_prefer_port(at_level), facts), "weak")
-    return Decision(absence=_absence(rulebook, facts))
+            return Judgement(tuple(_least_contradicted(_prefer_port(at_level), facts)), "weak")
+    return Judgement(absence=_absence(rulebook, facts))
 
 
 def _prefer_port(found: list[Match]) -> list[Match]:
@@ -231,32 +251,20 @@ def _least_contradicted(found: list[Match], facts: Facts) -> list[Match]:
 # ---- hosts that make no difference -------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Which of the roles `PERSONS` a decision, or `misplaced`, asks for: those that a possible path names.
+@lru_cache(maxsize=1024)
+def _asked(sides: frozenset[tuple[str, ...]]) -> frozenset[str]:
+    """Which of the roles `PERSONS`, and of `ANY`, the words of paths name for one side."""
+    return frozenset(role for role in (*PERSONS, ANY) if any(_exact(words, frozenset({role})) for words in sides))
 
-    A workstation has many roles, of which a path asks for one or two. Hosts that differ in others share decisions.
+
+def standing_for(known: frozenset[str], asked: frozenset[str] = frozenset()) -> frozenset[str]:
+    """What stands for known roles where of persons' only some are asked for (`Judgement.asked`).
+
+    A workstation has many roles, of which a path asks for one or two. Hosts for which the same stands get the same
+    decision. Where any host may stand, the only role of one is told.
     """
-
-    clients: frozenset[str]
-    servers: frozenset[str]
-
-    @classmethod
-    def of(cls, rulebook: Rulebook, facts: Facts) -> Weights:
-        """The roles that count for these facts, whatever hosts they are of."""
-        anybody = facts._replace(client_roles=EXCHANGE_ROLES, server_roles=EXCHANGE_ROLES)
-        nobody = facts._replace(client_roles=frozenset(), server_roles=frozenset())
-        found = {match.candidate for each in (anybody, nobody) for match in matches(rulebook, each)}
-        return cls(*(
-            frozenset(role for role in PERSONS if any(_exact(words, frozenset({role})) for words in sides))
-            for sides in ({each.clients for each in found}, {each.servers for each in found})
-        ))  # fmt: skip
-
-    @staticmethod
-    def on(known: frozenset[str], counting: frozenset[str]) -> frozenset[str]:
-        """What stands for known roles where of persons' only some count: sets with the same get the same decision."""
-        idle = (known & PERSONS) - counting
-        return (known - idle) | {ANY} if idle and len(known) > 1 else known
+    idle = (known & PERSONS) - asked
+    return (known - idle) | {ANY} if idle and (len(known) > 1 or ANY not in asked) else known
 
 
 # ---- certainty -----------------------------------------------------------------------------
@@ -299,7 +307,7 @@ def _absence(rulebook: Rulebook, facts: Facts) -> str:
 # ---- the label -----------------------------------------------------------------------------
 
 
-def _label(rulebook: Rulebook, facts: Facts, fitting: list[Match], certainty: str) -> Decision:
+def _label(rulebook: Rulebook, facts: Facts, fitting: Iterable[Match], certainty: str) -> Decision:
     ordered = sorted(fitting, key=lambda match: (not _is_exact(match.candidate, facts), match.candidate.order))
     versions = _versions(rulebook, facts, ordered)
     ahead = [match for match in ordered if _is_exact(match.candidate, facts)] or ordered

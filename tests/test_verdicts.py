@@ -16,7 +16,7 @@ from classifier.expectations import Observed
 from classifier.findings import Checklist, load_findings
 from classifier.model import ABSENCES, CERTAINTIES, PERSONS, PROTOCOLS, ROLES, VERSIONS, ResolutionKind
 from classifier.rulecheck import facts_of_example, observed_of_example
-from classifier.verdicts import Decision, Facts, Weights, decide, misplaced
+from classifier.verdicts import Decision, Facts, decide, judge, misplaced, standing_for
 
 BOOK = rulebook.load()
 UNKNOWN = "accepts=01020304-0506-0708-090a-0b0c0d0e0f10"
@@ -422,29 +422,26 @@ def test_hosts_that_stand_for_each_other_get_the_same_decision(
     text: str, client: frozenset[str], server: frozenset[str], more: frozenset[str], others: frozenset[str]
 ) -> None:
     facts = facts_of_example(BOOK, text)._replace(client_roles=client, server_roles=server)
-    weights = Weights.of(BOOK, facts)
-    idle_client, idle_server = more - weights.clients, others - weights.servers
-    if not (client & PERSONS) - weights.clients:
-        idle_client = frozenset()
-    if not (server & PERSONS) - weights.servers:
-        idle_server = frozenset()
-    other = facts._replace(client_roles=client | idle_client, server_roles=server | idle_server)
-    for known, counting, mine in (
-        (client, weights.clients, other.client_roles), (server, weights.servers, other.server_roles),
-    ):  # fmt: skip
-        if Weights.on(known, counting) != Weights.on(mine, counting):
+    judged = judge(BOOK, facts)
+    for asked in ((frozenset(), frozenset()), judged.asked()):
+        sides = zip((client, server), (more, others), asked, strict=True)
+        theirs = [(known - (PERSONS - counting)) | (idle - counting) for known, idle, counting in sides]
+        other = facts._replace(client_roles=theirs[0], server_roles=theirs[1])
+        pairs = zip((client, server), theirs, asked, strict=True)
+        if any(standing_for(mine, counting) != standing_for(known, counting) for known, mine, counting in pairs):
             return
-    assert Weights.of(BOOK, other) == weights
+        assert set(judge(BOOK, other).fitting) == set(judged.fitting)
+        assert judge(BOOK, other)[1:] == judged[1:]
+        assert misplaced(BOOK, other) == misplaced(BOOK, facts)
     assert decide(BOOK, other) == decide(BOOK, facts)
-    assert misplaced(BOOK, other) == misplaced(BOOK, facts)
 
 
 def test_most_roles_of_a_workstation_make_no_difference() -> None:
-    weights = Weights.of(BOOK, facts_of_example(BOOK, "? > ? 25/tcp smtp"))
-    assert "smtp-client" in weights.clients
-    assert "eas-device" not in weights.clients
-    assert Weights.on(frozenset({"eas-device", "browser"}), weights.clients) == Weights.on(
-        frozenset({"browser", "nntp-client", "eas-device"}), weights.clients
+    clients, _ = judge(BOOK, facts_of_example(BOOK, "? > exchange-server 25/tcp smtp")).asked()
+    assert "smtp-client" in clients
+    assert "eas-device" not in clients
+    assert standing_for(frozenset({"eas-device", "browser"}), clients) == standing_for(
+        frozenset({"browser", "nntp-client", "eas-device"}), clients
     )
 
 
@@ -463,7 +460,7 @@ def test_findings_that_ask_for_no_persons_role_are_the_same_for_all_of_them(
     found = []
     for idle in (one, other):
         facts = seen.facts._replace(client_roles=client | idle)
-        counting = Weights.of(BOOK, facts).clients
+        counting, _ = judge(BOOK, facts).asked()
         if not idle - counting or len(client | (idle - counting)) < 2:
             return
         facts = facts._replace(client_roles=client | (idle - counting))
