@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,12 @@ from numpy.typing import NDArray
 from classifier import roles
 from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import SILENCE, Labels, Scene, Tenants
+from classifier.labelling import SILENCE, Distinct, Labels, Scene, Tenants, distinct_rows
 from classifier.limits import LIVE_HOSTS, LIVE_NAMES
 from classifier.matching import acts_in
 from classifier.model import EXCHANGE_ROLES
 from classifier.rules import Act, Condition, Rulebook
 from classifier.verdicts import agrees
-
-Seen = dict[str, int]
-"""act → the first conversation that shows it, of one host."""
 
 
 @dataclass(slots=True)
@@ -102,13 +99,12 @@ def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered |
     seen = _Seen(scene, tenants, first, recalled)
     names = _names(scene, tenants, recalled)
     seen.look(peers=None, names=names)
-    casting: dict[int, dict[str, tuple[str, ...]]] = {}
     listed = [UNKNOWN] * len(tenants.addresses)
     if scene.inventory.entries:
         listed = [scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist()]
-    for step in range(len(roles.STEPS)):
-        if step:
-            seen.look(peers=_roles(listed, casting), names=names)
+    casting = _cast(scene.rulebook, seen, listed, 0)
+    for step in range(1, len(roles.STEPS)):
+        seen.look(peers=casting, names=names)
         casting = _cast(scene.rulebook, seen, listed, step)
     told = _told(scene, seen)
     if remembered is not None:
@@ -116,82 +112,119 @@ def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered |
     return _hosts(scene, told, casting, listed, names)
 
 
-def _roles(listed: list[Known], casting: Mapping[int, Mapping[str, object]]) -> list[frozenset[str]]:
-    """Roles of every host as far as they are known."""
-    found = [known.roles for known in listed]
-    for number, cast in casting.items():
-        found[number] = found[number] or frozenset(cast)
-    return found
+class _Part(NamedTuple):
+    """What hosts with the same acts and the same entry of the inventory play.
+
+    known: roles as far as they are known. inferred: those that acts tell, and cast: each with the acts that it stands
+    on, in order. versions: as acts tell, of what may be an Exchange server.
+    """
+
+    known: frozenset[str]
+    inferred: frozenset[str]
+    cast: dict[str, tuple[str, ...]]
+    versions: frozenset[str]
 
 
-def _cast(rulebook: Rulebook, seen: _Seen, listed: list[Known], step: int) -> dict[int, dict[str, tuple[str, ...]]]:
-    """Roles of every host that did anything, once for each distinct set of acts."""
-    made: dict[tuple[frozenset[str], Known], dict[str, tuple[str, ...]]] = {}
-    found = {}
-    for number, acts in seen.all_acts():
-        key = (acts, listed[number])
-        if key not in made:
-            versions = listed[number].versions or roles.versions_of(rulebook, acts)
-            made[key] = roles.cast(rulebook, key[0], versions, listed[number].roles, step)
-        found[number] = made[key]
-    return found
+class _Casting(NamedTuple):
+    """parts: what is played; of: int32, the number of each host's part."""
+
+    parts: list[_Part]
+    of: NDArray[np.int32]
+
+
+def _cast(rulebook: Rulebook, seen: _Seen, listed: list[Known], step: int) -> _Casting:
+    """Roles of every host, once for each distinct set of acts."""
+    entries = Distinct[Known]()
+    entry_of = np.array([entries.code(each) for each in listed], np.int64)
+    set_of = seen.all_acts()
+    of, first = distinct_rows((set_of, entry_of))
+    parts = [
+        _part(rulebook, seen.sets.values[acts], entries.values[entry], step)
+        for acts, entry in zip(set_of[first].tolist(), entry_of[first].tolist(), strict=True)
+    ]
+    return _Casting(parts, of)
+
+
+def _part(rulebook: Rulebook, acts: frozenset[str], listed: Known, step: int) -> _Part:
+    versions = roles.versions_of(rulebook, acts)
+    cast = roles.cast(rulebook, acts, listed.versions or versions, listed.roles, step) if acts else {}
+    inferred = frozenset(cast)
+    known = listed.roles or inferred
+    ours = not known or not EXCHANGE_ROLES.isdisjoint(known)  # a mail program has no version of Exchange
+    return _Part(known, inferred, dict(sorted(cast.items())), versions if ours else frozenset())
 
 
 # ---- who did what ----------------------------------------------------------------------------
 
 
 class _Seen:
-    """The acts of every host, by number. recalled: what they did before."""
+    """The acts of every host, by number. recalled: what they did before.
+
+    shown: acts, the hosts that show each, and the first conversation of each of these. sets: distinct sets of acts.
+    """
 
     def __init__(self, scene: Scene, tenants: Tenants, first: Labels, recalled: Mapping[int, Memory]) -> None:
-        self._scene, self._tenants, self._rulebook, self.recalled = scene, tenants, scene.rulebook, recalled
-        self.acts: dict[int, Seen] = {}
-        showing: dict[str, list[int]] = {}
+        self._scene, self._tenants, self._codes, self.recalled = scene, tenants, first.codes, recalled
+        self.shown: list[tuple[Act, NDArray[np.int64], NDArray[np.int64]]] = []
+        self.sets = Distinct[frozenset[str]]()
+        self._set_of = np.full(len(tenants.addresses), self.sets.code(frozenset()), np.int64)
+        self._showing: dict[str, NDArray[np.bool_]] = {}
         for code, (facts, decision) in enumerate(zip(first.facts, first.decisions, strict=True)):
             labelled = decision.certainty in ("certain", "strong")
             for act in acts_in(scene.rulebook, facts, labelled=labelled):
-                showing.setdefault(act.id, []).append(code)
-        of_interest = np.zeros(len(first.facts), np.bool_)
-        of_interest[[code for codes in showing.values() for code in codes]] = True
-        rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
-        codes = first.codes[rows]
-        self._rows: dict[str, NDArray[np.int64]] = {}
-        for act_id, theirs in showing.items():
-            shown = np.zeros(len(first.facts), np.bool_)
-            shown[theirs] = True
-            self._rows[act_id] = rows[shown[codes]]
+                self._showing.setdefault(act.id, np.zeros(len(first.facts), np.bool_))[code] = True
+        of_interest = np.any([np.zeros(len(first.facts), np.bool_), *self._showing.values()], axis=0)
+        self._rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
+        codes = first.codes[self._rows].astype(np.int64)
+        self._of_hosts = {
+            side: self._rows[np.sort(distinct_rows((codes, hosts[self._rows]))[1])]
+            for side, hosts in (("client", tenants.client), ("server", tenants.server))
+        }
 
-    def all_acts(self) -> Iterator[tuple[int, frozenset[str]]]:
-        """Every host that did anything, with its acts now and before."""
-        for number in sorted({*self.acts, *self.recalled}):
-            before = self.recalled[number].acts if number in self.recalled else {}
-            yield number, frozenset((*self.acts.get(number, {}), *before))
+    def all_acts(self) -> NDArray[np.int64]:
+        """The number of each host's set of acts, now and before."""
+        numbers = self._set_of.copy()
+        for number, memory in self.recalled.items():
+            numbers[number] = self.sets.code(self.sets.values[numbers[number]].union(memory.acts))
+        return numbers
 
-    def look(self, peers: list[frozenset[str]] | None, names: _Names) -> None:
-        """Enter the acts that ask no peers, or (with the peers' roles) those that do."""
-        for act_id, rows in self._rows.items():
-            act = self._rulebook.acts[act_id]
+    def look(self, peers: _Casting | None, names: _Names) -> None:
+        """Enter the acts that ask no peers, or (with what the peers play) those that do."""
+        for act_id, showing in self._showing.items():
+            act = self._scene.rulebook.acts[act_id]
             if bool(act.peers) == (peers is None):
                 continue
+            rows = self._rows if act.peers or act.side == "named" else self._of_hosts[act.side]
+            rows = rows[showing[self._codes[rows]]]
             if act.side == "named":
                 self._enter_named(act, rows, names)
                 continue
             sides = self._tenants
             mine, other = (sides.server, sides.client) if act.side == "server" else (sides.client, sides.server)
             if peers is not None:
-                fits = np.array([not theirs.isdisjoint(act.peers) for theirs in peers], np.bool_)
-                rows = rows[fits[other[rows]]]
-            hosts, first = np.unique(mine[rows], return_index=True)
-            for number, index in zip(hosts.tolist(), rows[first].tolist(), strict=True):
-                self.acts.setdefault(number, {}).setdefault(act_id, index)
+                fits = np.array([not part.known.isdisjoint(act.peers) for part in peers.parts], np.bool_)
+                rows = rows[fits[peers.of[other[rows]]]]
+            rows = rows[distinct_rows((mine[rows],))[1]]
+            self._enter(act, mine[rows], rows)
 
     def _enter_named(self, act: Act, rows: NDArray[np.int64], names: _Names) -> None:
         codes, first = np.unique(self._scene.inspection.codes[rows], return_index=True)
+        met: dict[int, int] = {}
         for code, index in sorted(zip(codes.tolist(), rows[first].tolist(), strict=True), key=lambda pair: pair[1]):
             entry = self._scene.inspection.found[code]
             for name in _named(act, entry) if isinstance(entry, Evidence) else ():
                 for number in names.bearers(name):
-                    self.acts.setdefault(number, {}).setdefault(act.id, index)
+                    met.setdefault(number, index)
+        self._enter(act, np.array(list(met), np.int64), np.array(list(met.values()), np.int64))
+
+    def _enter(self, act: Act, hosts: NDArray[np.int64], indexes: NDArray[np.int64]) -> None:
+        """An act of distinct hosts, with the first conversation of each, unless it is known of a host already."""
+        before, of = np.unique(self._set_of[hosts], return_inverse=True)
+        after = [self.sets.code(self.sets.values[number] | {act.id}) for number in before.tolist()]
+        new = np.array(after, np.int64)[of]
+        fresh = new != self._set_of[hosts]
+        self._set_of[hosts] = new
+        self.shown.append((act, hosts[fresh], indexes[fresh]))
 
 
 def _named(act: Act, evidence: Evidence) -> Iterator[str]:
@@ -212,13 +245,10 @@ def _fits(condition: Condition, field: str, value: str) -> bool:
 # ---- names ------------------------------------------------------------------------------------
 
 _NAMING: Final = {
-    "ntlm.server-dns": (0, "server"),
-    "smtp.ehlo-name": (1, "server"),
-    "tls.certificate-san": (2, "server"),
-    "ntlm.workstation": (3, "client"),
-    "smtp.helo": (4, "client"),
+    "server": {"ntlm.server-dns": 0, "smtp.ehlo-name": 1, "tls.certificate-san": 2},
+    "client": {"ntlm.workstation": 3, "smtp.helo": 4},
 }
-"""Signs that name a host: how much they are worth (less is better), and whose name it is."""
+"""Signs that name the host of each side, and how much they are worth: less is better."""
 
 _NAMING_PROTOCOLS: Final = frozenset({"smtp", "dcerpc", "smb", "ncacn-http", "pop3", "imap4", "ldap"})
 _BEST: Final = -1
@@ -234,13 +264,15 @@ class _Names:
 
     def add(self, number: int, rank: int, conversation: int, name: str) -> None:
         """A name of a host, seen in a conversation."""
-        self._bearers.setdefault(name.lower().rstrip("."), set()).add(number)
-        mine = self.of.setdefault(number, {})
-        mine[name] = min((rank, conversation), mine.get(name, (rank, conversation)))
+        mine, ranked = self.of.setdefault(number, {}), (rank, conversation)
+        if name not in mine or ranked < mine[name]:
+            mine[name] = ranked
+            self._bearers.setdefault(name.lower().rstrip("."), set()).add(number)
 
     def best(self, number: int) -> str:
         """What a host is called, "" if nobody says."""
-        return min(self.of.get(number, {"": (0, 0)}).items(), key=lambda item: (item[1], item[0]))[0]
+        mine = self.of.get(number)
+        return min(zip(mine.values(), mine, strict=True))[1] if mine else ""
 
     def bearers(self, name: str) -> list[int]:
         """Numbers of the hosts that have this name."""
@@ -253,25 +285,27 @@ def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _N
     for number, memory in recalled.items():
         for name, (rank, conversation) in memory.names.items():
             names.add(number, rank, conversation, name)
-    said = {
-        code: [(sign.field, sign.value) for sign in entry.signs if sign.field in _NAMING]
-        for code, entry in enumerate(found)
-        if isinstance(entry, Evidence) and entry.protocol in _NAMING_PROTOCOLS
-    }
-    telling = np.zeros(len(found), np.bool_)
-    telling[[code for code, signs in said.items() if signs]] = True
     in_run = scene.table.rows["number"]
-    rows = scene.in_order(np.flatnonzero(telling[scene.inspection.codes]))
-    codes = scene.inspection.codes[rows].astype(np.int64)
     for side, numbers in (("server", tenants.server), ("client", tenants.client)):
+        said = {code: told for code, entry in enumerate(found) if (told := _names_in(entry, _NAMING[side]))}
+        telling = np.zeros(len(found), np.bool_)
+        telling[list(said)] = True
+        rows = scene.in_order(np.flatnonzero(telling[scene.inspection.codes]))
+        codes = scene.inspection.codes[rows].astype(np.int64)
         pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
         for pair, conversation in zip(pairs.tolist(), in_run[rows[first]].tolist(), strict=True):
-            for sign, value in said[pair >> 32]:
-                rank, whose = _NAMING[sign]
-                if whose == side and "*" not in value and value:
-                    names.add(pair & 0xFFFFFFFF, rank, conversation, value)
+            for rank, name in said[pair >> 32]:
+                names.add(pair & 0xFFFFFFFF, rank, conversation, name)
     _names_of_dns(scene, tenants, names)
     return names
+
+
+def _names_in(entry: object, naming: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Ranks and names that the signs of a payload give."""
+    if not isinstance(entry, Evidence) or entry.protocol not in _NAMING_PROTOCOLS:
+        return []
+    told = [(naming[sign.field], sign.value) for sign in entry.signs if sign.field in naming]
+    return [(rank, name) for rank, name in told if name and "*" not in name]
 
 
 def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
@@ -291,35 +325,35 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
 
 def _told(scene: Scene, seen: _Seen) -> dict[int, dict[str, Reason]]:
     """Every act of every host, with the first conversation that shows it, be it one that has left."""
-    frames = _frames(scene, seen.acts)
-    told = {
-        number: {act: Reason(act, scene.number(index), frames[number, act]) for act, index in acts.items()}
-        for number, acts in seen.acts.items()
-    }
-    for number, memory in seen.recalled.items():
-        mine = told.setdefault(number, {})
-        for act, reason in memory.acts.items():
-            if act not in mine or reason.conversation < mine[act].conversation:
-                mine[act] = reason
+    told: dict[int, dict[str, Reason]] = {}
+    frames, done = _frames(scene, seen.shown).tolist(), 0
+    for act, hosts, rows in seen.shown:
+        end = done + len(rows)
+        numbers = scene.table.rows["number"][rows].tolist()
+        for host, number, frame in zip(hosts.tolist(), numbers, frames[done:end], strict=True):
+            told.setdefault(host, {})[act.id] = Reason(act.id, number, frame)
+        done = end
+    for host, memory in seen.recalled.items():
+        mine = told.setdefault(host, {})
+        for name, reason in memory.acts.items():
+            if name not in mine or reason.conversation < mine[name].conversation:
+                mine[name] = reason
     return told
 
 
 def _hosts(
-    scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: Mapping[int, Mapping[str, tuple[str, ...]]],
-    listed: list[Known], names: _Names,
-) -> list[Host]:  # fmt: skip
+    scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: _Casting, listed: list[Known], names: _Names
+) -> list[Host]:
     hosts = []
-    for number, mine in enumerate(listed):
-        acts, cast, name = told.get(number, {}), casting.get(number, {}), names.best(number)
+    nothing: dict[str, Reason] = {}
+    for number, (mine, of) in enumerate(zip(listed, casting.of.tolist(), strict=True)):
+        acts, part, name = told.get(number, nothing), casting.parts[of], names.best(number)
         if not acts and not name and mine is UNKNOWN:
             hosts.append(NOBODY)
             continue
-        known = mine.roles or cast.keys()
-        ours = not known or not EXCHANGE_ROLES.isdisjoint(known)  # a mail program has no version of Exchange
-        versions = roles.versions_of(scene.rulebook, acts) if ours else frozenset()
-        reasons = {role: tuple(acts[act] for act in cast[role]) for role in sorted(cast)}
-        inferred = Known(frozenset(cast), versions, name)
-        hosts.append(Host(mine, inferred, reasons, _contradictions(scene.rulebook, mine, acts, reasons, versions)))
+        reasons = {role: tuple([acts[act] for act in shown]) for role, shown in part.cast.items()}
+        against = {} if mine is UNKNOWN else _contradictions(scene.rulebook, mine, acts, reasons, part.versions)
+        hosts.append(Host(mine, Known(part.inferred, part.versions, name), reasons, against))
     return hosts
 
 
@@ -338,22 +372,16 @@ def _contradictions(
     return found
 
 
-def _frames(scene: Scene, acts: Mapping[int, Seen]) -> dict[tuple[int, str], int]:
+def _frames(scene: Scene, shown: list[tuple[Act, NDArray[np.int64], NDArray[np.int64]]]) -> NDArray[np.int64]:
     """The frame that shows each act of each host."""
-    keys, indexes, places = [], [], []
-    made: dict[tuple[str, int], Place] = {}
-    book, inspection = scene.rulebook, scene.inspection
-    for number, seen in acts.items():
-        for act_id, index in seen.items():
-            code = int(inspection.codes[index])
-            if (act_id, code) not in made:
-                made[act_id, code] = _place(book, book.acts[act_id], inspection.evidence(index))
-            keys.append((number, act_id))
-            indexes.append(index)
-            places.append(made[act_id, code])
-    if not keys:
-        return {}
-    return dict(zip(keys, scene.inspection.locate(indexes, places).frames.tolist(), strict=True))
+    rows, places = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
+    for act, _, theirs in shown:
+        _, first, of = np.unique(scene.inspection.codes[theirs], return_index=True, return_inverse=True)
+        found = [_place(scene.rulebook, act, scene.inspection.evidence(index)) for index in theirs[first].tolist()]
+        rows.append(theirs)
+        places.append(np.array(found, np.int64).reshape(-1, 2)[of])
+    side, offset = np.concatenate(places).T
+    return scene.inspection.locate_all(np.concatenate(rows), side, offset).frames
 
 
 def _place(rulebook: Rulebook, act: Act, evidence: Evidence | None) -> Place:
