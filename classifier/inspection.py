@@ -11,7 +11,7 @@ frames that labels may ask for are remembered.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,16 +24,14 @@ from classifier import inspectors
 from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
+from classifier.dialogues import dialogues
 from classifier.essence import clean, first_call_id, reads_stubs
-from classifier.headers import TCP, UDP
-from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Place, Stream
+from classifier.headers import TCP
+from classifier.inspectors.base import Answer, Evidence, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
-from classifier.limits import KIB, MANY_DIALOGUES, MIB
+from classifier.limits import KIB, MANY_DIALOGUES
 from classifier.orientation import Orientation
-from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, forget, locate, read_stream
-
-BLOCK: Final = 2048
-"""Conversations whose bytes are put together at a time."""
+from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, forget, locate
 
 SMALL: Final = 1024
 """Conversations not worth a thread of their own."""
@@ -184,36 +182,6 @@ def _number(
             slots[slot] = groups
         group_of[i] = slots[slot] - 1
     return groups
-
-
-@kernel
-def _gather(
-    store: Store, numbers: NDArray[np.int64], tcp: NDArray[np.bool_], starts: NDArray[np.int64], out: NDArray[np.uint8]
-) -> int:
-    """Copy the bytes of flows whose segments lie in order and without holes into out, one behind the other.
-
-    starts[i] gets where flow i begins, starts[i + 1] where it ends; -1 - that for a flow that needs putting in
-    order (nothing of it is copied). Returns how many flows were dealt with before out was full.
-    """
-    used = 0
-    starts[0] = 0
-    for i in range(len(numbers)):
-        flow = store.flows[numbers[i]]
-        segment, expected, begin, regular = i64(flow.first_segment), i64(flow.start_offset), used, True
-        while segment != 0 and regular:
-            piece = store.segments[segment - 1]
-            regular = piece.offset == expected and (tcp[i] or expected == 0)
-            if regular:
-                if used + piece.length > len(out):
-                    return i
-                copy(out, used, store.arena, piece.arena, piece.length)
-                used += piece.length
-                expected += piece.length
-            segment = i64(piece.next)
-        if not regular:
-            used = begin
-        starts[i + 1] = used if regular else -1 - used
-    return len(numbers)
 
 
 class Located(NamedTuple):
@@ -462,7 +430,7 @@ class Reading:
         firsts = chosen[first[before:groups] - before]
         if len(firsts) >= MANY_DIALOGUES:
             self._crew.call()
-        self._found.extend(self._crew.inspect(_dialogues(table, orientation, firsts)))
+        self._found.extend(self._crew.inspect(dialogues(table, orientation, firsts)))
 
     def _remember(self, store: Store, chosen: NDArray[np.int64]) -> None:
         """Where the bytes came that evidence of the chosen conversations names."""
@@ -514,48 +482,3 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
 PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.int64)
 """int64[65536]: equal for ports that no inspector tells apart."""
 PORT_CLASS[list(inspectors.PORTS)] = np.arange(len(inspectors.PORTS)) + 2
-
-
-def _dialogues(table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> Iterator[Dialogue]:
-    """The dialogues of the chosen conversations, in their order."""
-    rows = table.rows
-    a_ports, b_ports = rows["a_port"][chosen].tolist(), rows["b_port"][chosen].tolist()
-    clients, oriented = orientation.client[chosen].tolist(), orientation.proven[chosen].tolist()
-    tcp = rows["protocol"][chosen] == TCP
-    asking = 2 * chosen + orientation.client[chosen]
-    numbers = np.stack([asking, asking ^ 1], axis=1).reshape(-1)
-    streams = _streams(table.store, numbers, np.repeat(tcp, 2))
-    for a_port, b_port, client, known, is_tcp in zip(a_ports, b_ports, clients, oriented, tcp.tolist(), strict=True):
-        yield Dialogue(
-            transport="tcp" if is_tcp else "udp",
-            to_server=next(streams),
-            to_client=next(streams),
-            server_port=a_port if client else b_port,
-            client_port=b_port if client else a_port,
-            oriented=known,
-        )
-
-
-def _streams(store: Store, numbers: NDArray[np.int64], tcp: NDArray[np.bool_]) -> Iterator[Stream]:
-    """The streams of flows, in their order: those that lie ready in one go, the others one by one."""
-    out, starts = np.empty(4 * MIB, np.uint8), np.empty(2 * BLOCK + 1, np.int64)
-    flags_of = store.flows["flags"]
-    done = 0
-    while done < len(numbers):
-        block, kinds = numbers[done : done + 2 * BLOCK], tcp[done : done + 2 * BLOCK]
-        ready = int(_gather(store, block, kinds, starts, out))
-        if ready == 0:
-            yield read_stream(store, int(block[0]), TCP if kinds[0] else UDP)
-            done += 1
-            continue
-        bounds = [bound if bound >= 0 else -1 - bound for bound in starts[: ready + 1].tolist()]
-        data, regular = out[: bounds[-1]].tobytes(), (starts[1 : ready + 1] >= 0).tolist()
-        for i, (number, flags) in enumerate(zip(block[:ready].tolist(), flags_of[block[:ready]].tolist(), strict=True)):
-            begin, end = bounds[i], bounds[i + 1]
-            if not regular[i]:
-                yield read_stream(store, number, TCP if kinds[i] else UDP)
-                continue
-            chunks = (Chunk(0, data[begin:end]),) if end > begin else ()
-            started = not kinds[i] or bool(flags & STARTED)
-            yield Stream(chunks, started, bool(flags & LIMITED), bool(flags & TRUNCATED))
-        done += ready

@@ -1,18 +1,16 @@
 """First bytes of each direction of every conversation, in order.
 
 While packets arrive, segments are noted and their bytes copied once into an arena with a fixed bound;
-how many are kept depends on what the stream opens with (`limits.KEEP_*`). Afterwards a stream is put in
-order across reordering, retransmission, overlap and gaps: where two segments disagree about a byte, the
-one that arrived first counts. Frames and times of every byte can be looked up.
+how many are kept depends on what the stream opens with (`limits.KEEP_*`). Frames and times of every byte can be
+looked up.
 
-Knows openings of protocols only to decide how much is worth keeping; what they are is for `inspectors`.
+Knows openings of protocols only to decide how much is worth keeping; what they are is for `inspectors`. How segments
+become streams in order is for `dialogues`.
 """
 
 from __future__ import annotations
 
 import mmap
-from heapq import heappop, heappush
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ from numpy.typing import NDArray
 from classifier import limits
 from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, u16, u32, u64
 from classifier.headers import TCP, UDP
-from classifier.inspectors.base import Chunk, Stream
 
 FLOW: Final = np.dtype(
     [
@@ -544,82 +541,3 @@ def forget(store: Store, chosen: NDArray[np.int64], conversations: int) -> None:
     """
     _drop(store, chosen)
     _pack(store, 2 * conversations, np.zeros(int(store.counters[SEGMENTS]), np.int32))
-
-
-class Run(NamedTuple):
-    """Stream bytes [offset, offset + length) lie at arena."""
-
-    offset: int
-    length: int
-    arena: int
-
-
-def read_stream(store: Store, number: int, kind: int) -> Stream:
-    """Flow number's stream in order. kind: headers.TCP or headers.UDP (whose datagrams stay apart)."""
-    flow = store.flows[number]
-    flags, start = int(flow["flags"]), int(flow["start_offset"])
-    runs = _runs(store, int(flow["first_segment"]), start, kind)
-    return Stream(
-        chunks=_chunks(store.arena, runs, kind),
-        started=kind != TCP or bool(flags & STARTED),
-        limited=bool(flags & LIMITED),
-        truncated=bool(flags & TRUNCATED),
-    )
-
-
-def _runs(store: Store, number: int, start: int, kind: int) -> list[Run]:
-    """The flow's segments from the stream's start on, cut so that none overlaps another."""
-    segments = []
-    while number:
-        segment = store.segments[number - 1]
-        offset, arena, _frame, _time, length, number = segment.item()
-        before = max(start - offset, 0)
-        if before < length:
-            segments.append(Run(offset - start + before, length - before, arena + before))
-    in_order = all(one.offset + one.length <= other.offset for one, other in pairwise(segments))
-    return segments if in_order or kind == UDP else _first_arrivals(segments)
-
-
-def _first_arrivals(segments: list[Run]) -> list[Run]:
-    """Runs in the stream's order from segments in order of arrival: the first that brings a byte counts.
-
-    One sweep along the stream; covering is a heap of the segments that reach it, the earliest on top.
-    """
-    beginning = sorted(range(len(segments)), key=lambda arrival: segments[arrival].offset)
-    beginning.reverse()
-    covering: list[int] = []
-    runs: list[Run] = []
-    at = 0
-    while beginning or covering:
-        if not covering:
-            at = max(at, segments[beginning[-1]].offset)
-        while beginning and segments[beginning[-1]].offset <= at:
-            heappush(covering, beginning.pop())
-        run = segments[covering[0]]
-        end = run.offset + run.length
-        if end <= at:
-            heappop(covering)
-            continue
-        stop = min(end, segments[beginning[-1]].offset) if beginning else end
-        runs.append(Run(at, stop - at, run.arena + at - run.offset))
-        at = stop
-    return runs
-
-
-def _chunks(arena: NDArray[np.uint8], runs: list[Run], kind: int) -> tuple[Chunk, ...]:
-    """Runs that touch become one chunk; each datagram is its own."""
-    chunks: list[Chunk] = []
-    parts: list[bytes] = []
-    begin = end = 0
-    for run in runs:
-        data = arena[run.arena : run.arena + run.length].tobytes()
-        if parts and (kind == UDP or run.offset != end):
-            chunks.append(Chunk(begin, b"".join(parts)))
-            parts = []
-        if not parts:
-            begin = run.offset
-        parts.append(data)
-        end = run.offset + run.length
-    if parts:
-        chunks.append(Chunk(begin, b"".join(parts)))
-    return tuple(chunks)

@@ -14,6 +14,7 @@ import shared
 from classifier import inspection
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
+from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
 from classifier.hosts import Inventory
@@ -30,7 +31,6 @@ from classifier.streams import (
     SEGMENTS,
     forget,
     keep_payload,
-    read_stream,
 )  # fmt: skip
 
 CAPTURES = sorted((Path(__file__).parents[1] / "captures").rglob("*.pcap*"))

@@ -12,7 +12,8 @@ import shared
 
 from classifier import essence, inspectors
 from classifier.conversations import ConversationTable
-from classifier.inspection import Reading, _dialogues
+from classifier.dialogues import dialogues as dialogues_of
+from classifier.inspection import Reading
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.orientation import Orientation, first_look
 from classifier.pipeline import assemble, named_ports
@@ -30,7 +31,7 @@ def table_of(path: Path) -> tuple[ConversationTable, Orientation]:
 
 def dialogues(path: Path) -> Iterator[Dialogue]:
     table, orientation = table_of(path)
-    yield from _dialogues(table, orientation, np.arange(table.count))
+    yield from dialogues_of(table, orientation, np.arange(table.count))
 
 
 def cleaned(dialogue: Dialogue) -> Dialogue | None:
@@ -86,7 +87,7 @@ def grouping_changes(path: Path) -> list[int]:
     """Conversations for which reading one of a group gives other evidence than reading each."""
     table, orientation = table_of(path)
     grouped = Reading().rest(table, orientation)
-    alone = [inspectors.inspect(dialogue) for dialogue in _dialogues(table, orientation, np.arange(table.count))]
+    alone = [inspectors.inspect(dialogue) for dialogue in dialogues_of(table, orientation, np.arange(table.count))]
     return [
         index
         for index, found in enumerate(alone)

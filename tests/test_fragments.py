@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier import fragments
+from classifier.dialogues import read_stream
 from classifier.limits import FRAGMENT_TIMEOUT_NS
 from classifier.pipeline import Assembly, assemble
 from classifier.sources import CaptureSet
-from classifier.streams import read_stream
 
 pytestmark = pytest.mark.kernels
 

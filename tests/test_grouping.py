@@ -21,7 +21,8 @@ from scapy.utils import wrpcap
 
 import classifier
 from classifier import essence, inspectors
-from classifier.inspection import PORT_CLASS, _dialogues
+from classifier.dialogues import dialogues as dialogues_of
+from classifier.inspection import PORT_CLASS
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.limits import KIB
 from classifier.orientation import first_look
@@ -97,7 +98,7 @@ def changes(heads: Heads, blank: list[tuple[int, int]], chance: Random) -> Itera
 
 def dialogues(path: Path) -> list[Dialogue]:
     table = assemble(CaptureSet.of([path]), jobs=1).table
-    return list(_dialogues(table, first_look(table, named_ports(shared.rulebook())), np.arange(table.count)))
+    return list(dialogues_of(table, first_look(table, named_ports(shared.rulebook())), np.arange(table.count)))
 
 
 def told(dialogue: Dialogue) -> str:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import classifier
 from classifier.conversations import ConversationTable
+from classifier.dialogues import read_stream
 from classifier.limits import MAX_BEFORE_START, SPAN_WINDOW_NS
 from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
-from classifier.streams import locate, read_stream
+from classifier.streams import locate
 
 pytestmark = pytest.mark.kernels
 

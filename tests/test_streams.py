@@ -13,9 +13,10 @@ from scapy.packet import Packet, Raw
 from scapy.utils import PcapWriter
 
 from classifier.conversations import STATES, ConversationTable, connection_states
+from classifier.dialogues import read_stream
 from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
-from classifier.streams import locate, read_stream
+from classifier.streams import locate
 
 pytestmark = pytest.mark.kernels
 

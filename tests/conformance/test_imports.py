@@ -17,7 +17,7 @@ ROOMS = (
     "streams conversations orientation retirement",
     "inspectors",
     "crew",
-    "essence inspection",
+    "dialogues essence inspection",
     "endpoints rules rulebook",
     "matching",
     "hosts verdicts placement reasoning roles expectations findings rulecheck",

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from classifier import inspectors
+from classifier.dialogues import dialogues as dialogues_of
+from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
 from classifier.headers import HeaderColumns
 from classifier.hosts import Inventory
-from classifier.inspection import Reading, _dialogues
+from classifier.inspection import Reading
 from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Inspect, Stream
 from classifier.orientation import first_look
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
@@ -32,7 +34,6 @@ from classifier.pipeline import Assembly, EarlyReader, assemble, conclude, decod
 from classifier.records import write_jsonl
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
-from classifier.streams import read_stream
 from tests.fuzz.engine import LARGEST, Features, Target
 from tests.inspectors.playbook import check
 
@@ -242,7 +243,7 @@ def dialogues(folders: tuple[Path, ...]) -> tuple[Dialogue, ...]:
     found = []
     for path in captures(folders):
         table = assemble(CaptureSet.of([path]), jobs=1).table
-        found += _dialogues(table, first_look(table, named_ports(rulebook())), np.arange(table.count))
+        found += dialogues_of(table, first_look(table, named_ports(rulebook())), np.arange(table.count))
     return tuple(found)
 
 
