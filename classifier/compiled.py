@@ -23,6 +23,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, update_wrapper
@@ -160,6 +161,20 @@ class Kernel:
         return code
 
 
+_LaidOut: TypeAlias = tuple["weakref.ref[NDArray[Any]]", Form, tuple[int, ...]]
+
+_LAID_OUT: Final[dict[int, _LaidOut]] = {}
+"""Form and words of arrays that are alive, by their ids: most kernels get the same ones again and again."""
+
+
+def _lay_out_array(array: NDArray[Any]) -> _LaidOut:
+    number = id(array)
+    words = 0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides
+    alive = weakref.ref(array, lambda _: _LAID_OUT.pop(number, None))
+    laid_out = _LAID_OUT[number] = alive, (array.dtype, array.ndim, array.flags.c_contiguous), words
+    return laid_out
+
+
 def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
     """Append the form of values, and the numbers by which machine code gets them.
 
@@ -168,9 +183,10 @@ def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
     """
     for value in values:
         if isinstance(value, np.ndarray):
-            form += value.dtype, value.ndim, value.flags.c_contiguous
-            address = value.ctypes.data
-            words += 0, 0, value.size, value.itemsize, address, *value.shape, *value.strides
+            known = _LAID_OUT.get(id(value))
+            _, kind, place = known if known is not None and known[0]() is value else _lay_out_array(value)
+            form.append(kind)
+            words += place
         elif isinstance(value, tuple):
             form += type(value), len(value)
             _lay_out(value, form, words)

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import memory
 from classifier.compiled import Record, Records, i64, inlined, kernel, prefetch, u32, u64
 from classifier.fragments import Completed
 from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns, conversation_key
@@ -60,6 +61,9 @@ AHEAD: Final = 8
 FIRST_ROWS: Final = 1 << 17
 """Rows of a new table. The system gives zeros as they are used, so that many cost nothing, and few captures outgrow
 them."""
+
+MAX_ROWS: Final = 1 << 23
+"""Rows that a table has in its first memory: FIRST_ROWS doubled until MAX_CONVERSATIONS have room."""
 
 FAR: Final = 1 << 30
 """A sequence number further ahead than this is no gap but nonsense (a window has at most 2^30: RFC 7323)."""
@@ -299,10 +303,10 @@ class ConversationTable:
     rows: CONVERSATION records, `count` of them in use; store: the flows' records and first bytes.
     """
 
-    rows: Records = field(default_factory=lambda: np.zeros(FIRST_ROWS, CONVERSATION))
-    store: Store = field(default_factory=lambda: Store.empty(2 * FIRST_ROWS))
+    rows: Records = field(default_factory=lambda: memory.zeros(MAX_ROWS, CONVERSATION)[:FIRST_ROWS])
+    store: Store = field(default_factory=lambda: Store.empty(2 * MAX_ROWS).resized(2 * FIRST_ROWS))
     _slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(4 * FIRST_ROWS, np.int32))
-    _counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
+    _counters: NDArray[np.int64] = field(default_factory=lambda: memory.zeros(4, np.int64))
     _of_row: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     @classmethod
@@ -387,12 +391,14 @@ class ConversationTable:
         row["duplicates"] += datagram.copies_before
         row["first_frame"] = min(row["first_frame"], datagram.first_frame)
 
+    def reach(self, rows: int) -> None:
+        """Have that many rows, and their flows."""
+        self.rows = memory.resized(self.rows, rows)
+        self.store = self.store.resized(2 * rows)
+
     def _grow(self) -> None:
         """Twice the rows, flows and slots."""
-        rows = np.zeros(2 * len(self.rows), CONVERSATION)
-        rows[: len(self.rows)] = self.rows
-        self.rows = rows
-        self.store = self.store.grown(2 * len(rows))
+        self.reach(2 * len(self.rows))
         self._slots = np.zeros(2 * len(self._slots), np.int32)
         rehash(self.rows, self.count, self._slots)
 

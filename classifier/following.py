@@ -1,7 +1,7 @@
 """Conversations over time: what becomes of an endless capture, in records that replace each other by id.
 
 One thread enters packets into a table of open conversations. Now and then it hands copies of what changed and
-what is over to a second one, which labels them with the very steps a capture file takes (`pipeline.conclude`) and
+what is over to a second one, which labels them with the very steps a capture file takes (`conclude`) and
 reports them. Ended conversations are kept for a while: what is learnt later revises them. Everything is bounded;
 what a bound kept out is counted. Knows no sockets, files or screens.
 """
@@ -19,8 +19,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import limits, pipeline
+from classifier import limits
 from classifier.acquaintance import Remembered
+from classifier.assembly import Assembly, Decoded
+from classifier.conclusion import conclude, named_ports
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.ended import BLOCK, Archive, Ended, Kept
 from classifier.endpoints import EndpointMap
@@ -43,7 +45,7 @@ from classifier.retirement import (
     review,
 )
 from classifier.rulebook import Rulebook
-from classifier.streams import ARENA_USED, BLANKS, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS
+from classifier.streams import ARENA_USED, BLANKS, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS, forget
 
 SECOND: Final = 10**9
 
@@ -137,7 +139,7 @@ class Follower:
     ) -> None:
         self.source, self.rulebook, self.inventory, self.endpoint_map = source, rulebook, inventory, endpoint_map
         self.pace, self.counts = pace or Pace(), Counts()
-        self.assembly = pipeline.Assembly(table=_fresh_table())
+        self.assembly = Assembly(table=_fresh_table())
         self.archive = Archive()
         self._waiting: deque[Ended] = deque()
         self._report, self._learnt, self._remembered = report, learnt, Remembered()
@@ -158,7 +160,7 @@ class Follower:
 
     # ---- the capturing thread --------------------------------------------------------------
 
-    def add(self, decoded: pipeline.Decoded) -> NDArray[np.int64]:
+    def add(self, decoded: Decoded) -> NDArray[np.int64]:
         """Enter a batch; returns the number of each packet's conversation, -1 for none.
 
         Raises what the labelling thread failed with.
@@ -342,8 +344,8 @@ class Follower:
         traces = np.concatenate([*(each.traces for each in parts), task.open_traces])
         firsts = np.cumsum([0, *(each.table.count for each in parts)]).tolist()
         reading, gists = self._read_ended(table, kept, task.ended, firsts[len(kept) :])
-        assembly = pipeline.Assembly(table=table, encapsulations=self.assembly.encapsulations)
-        result = pipeline.conclude(
+        assembly = Assembly(table=table, encapsulations=self.assembly.encapsulations)
+        result = conclude(
             self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, reading=reading,
             remembered=self._remembered,
         )  # fmt: skip
@@ -375,7 +377,9 @@ class Follower:
         reading, gist = Reading(1), Gist.joined([block.gist for block in kept])
         codes, found = self.archive.library.pick(gist.codes)
         reading.resume(gist._replace(codes=codes), found)
-        reading.early(table, first_look(table, pipeline.named_ports(self.rulebook)), np.arange(firsts[0], firsts[-1]))
+        chosen = np.arange(firsts[0], firsts[-1])
+        needed = reading.early(table, first_look(table, named_ports(self.rulebook)), chosen, chosen)
+        forget(table.store, np.setdiff1d(chosen, needed), table.count)
         for each, first in zip(ended, firsts, strict=False):
             if not each.silent:
                 each.table = joined([(table, first + np.arange(each.table.count))])

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import memory
 from classifier.compiled import be16, be32, be64, i64, inlined, kernel, u64
 from classifier.limits import MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS, MAX_LAYERS
 from classifier.packets import Interfaces, PacketBatch
@@ -100,20 +101,26 @@ class _Stacks(NamedTuple):
     tag: NDArray[np.int64]  # [1]: its next element
 
 
+    @classmethod
+    def empty(cls) -> _Stacks:
+        """Room for as many as are remembered."""
+        used = memory.zeros(2, np.int64)
+        used[0] = 1
+        return cls(
+            memory.zeros(MAX_ENCAPSULATION_STACKS * MAX_ENCAPSULATIONS, np.int64).reshape(-1, MAX_ENCAPSULATIONS),
+            memory.zeros(MAX_ENCAPSULATION_STACKS, np.int8),
+            memory.zeros(2 * MAX_ENCAPSULATION_STACKS, np.int32),
+            used,
+            np.zeros(MAX_ENCAPSULATIONS, np.int64),
+            np.zeros(1, np.int64),
+        )
+
+
 @dataclass(slots=True)
 class Encapsulations:
     """The distinct stacks of tags and tunnels seen in a run."""
 
-    stacks: _Stacks = field(
-        default_factory=lambda: _Stacks(
-            np.zeros((MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS), np.int64),
-            np.zeros(MAX_ENCAPSULATION_STACKS, np.int8),
-            np.zeros(2 * MAX_ENCAPSULATION_STACKS, np.int32),
-            np.array([1, 0], np.int64),
-            np.zeros(MAX_ENCAPSULATIONS, np.int64),
-            np.zeros(1, np.int64),
-        )
-    )
+    stacks: _Stacks = field(default_factory=_Stacks.empty)
 
     @property
     def overflow(self) -> int:

@@ -31,7 +31,7 @@ from classifier.inspectors.base import Answer, Evidence, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
 from classifier.limits import KIB, MANY_DIALOGUES
 from classifier.orientation import Orientation
-from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, forget, locate
+from classifier.streams import LIMITED, STARTED, TRUNCATED, Store, have_bytes, locate
 
 SMALL: Final = 1024
 """Conversations not worth a thread of their own."""
@@ -378,38 +378,45 @@ class Reading:
         """What codes mean."""
         return self._found
 
-    def early(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
-        """Read conversations that are over, remember what labels will ask of them, and forget their bytes.
+    def early(
+        self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64], home: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Read conversations that are over, and remember what labels will ask of their bytes.
 
-        chosen: their indexes. An RPC virtual connection over HTTP stays as it is, until its other half is known.
+        chosen: their indexes in the table; home: int64, their indexes in the table that `rest` will be asked for.
+        Returns those of the chosen whose bytes are still needed: an RPC virtual connection over HTTP is read with the
+        rest, when its other half is known.
         """
-        self._reach(table, orientation)
-        chosen = chosen[~self._done[chosen] & _has_bytes(table, chosen)]
-        self._read(table, orientation, chosen)
-        halves = are_channels(self._found)
-        chosen = chosen[~halves[self._codes[chosen]]]
-        self._remember(table.store, chosen)
-        self._done[chosen] = True
-        forget(table.store, chosen, table.count)
+        self._reach(int(home.max(initial=-1)) + 1)
+        unread = ~self._done[home] & have_bytes(table.store, chosen)
+        chosen, home = chosen[unread], home[unread]
+        codes = self._read(table, orientation, chosen)
+        whole = ~are_channels(self._found)[codes]
+        halves, chosen, home = chosen[~whole], chosen[whole], home[whole]
+        self._codes[home], self._client[home], self._done[home] = codes[whole], orientation.client[chosen], True
+        self._remember(table.store, chosen, home)
+        return halves
 
     def rest(self, table: ConversationTable, orientation: Orientation) -> Inspection:
         """Read whatever was not read early; the whole result."""
-        self._reach(table, orientation)
+        self._reach(table.count)
         index = np.flatnonzero(~self._done)
-        self._read(table, orientation, index[_has_bytes(table, index)])
+        self._client[index] = orientation.client[index]
+        index = index[have_bytes(table.store, index)]
+        self._codes[index] = self._read(table, orientation, index)
         return Inspection(table, self._client, self._codes, self._found, self._jobs, self._early)
 
-    def _reach(self, table: ConversationTable, orientation: Orientation) -> None:
-        """Have room for all conversations, and orient those that are still to be read."""
-        more = table.count - len(self._codes)
+    def _reach(self, count: int) -> None:
+        """Have room for so many conversations."""
+        more = max(count - len(self._codes), 0)
         self._codes = np.concatenate([self._codes, np.zeros(more, np.int32)])
+        self._client = np.concatenate([self._client, np.zeros(more, np.int8)])
         self._done = np.concatenate([self._done, np.zeros(more, np.bool_)])
-        client = orientation.client.copy()
-        read = np.flatnonzero(self._done)
-        client[read] = self._client[read]
-        self._client = client
 
-    def _read(self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]) -> None:
+    def _read(
+        self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """What the chosen conversations of a table say: codes."""
         digests = np.concatenate([self._known, np.empty((len(chosen), 2), np.uint64)])
         fresh = digests[len(self._known) :]
 
@@ -417,32 +424,32 @@ class Reading:
             words = np.empty(SCRATCH // 8, np.uint64)
             scratch = words.view(np.uint8)
             _digest(
-                table.store, table.rows, chosen[part], self._client, orientation.proven, PORT_CLASS, self._key, scratch,
-                words, fresh[part],
+                table.store, table.rows, chosen[part], orientation.client, orientation.proven, PORT_CLASS, self._key,
+                scratch, words, fresh[part],
             )  # fmt: skip
 
         _in_parts(digest, len(chosen), self._jobs)
         group_of, first = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int64)
         slots = np.zeros(1 << (2 * len(digests) + 15).bit_length(), np.int32)
         groups, before = int(_number(digests, slots, group_of, first)), len(self._known)
-        self._codes[chosen] = group_of[before:] + self._resumed
         self._known = digests[first[:groups]]
         firsts = chosen[first[before:groups] - before]
         if len(firsts) >= MANY_DIALOGUES:
             self._crew.call()
         self._found.extend(self._crew.inspect(dialogues(table, orientation, firsts)))
+        return group_of[before:] + np.int32(self._resumed)
 
-    def _remember(self, store: Store, chosen: NDArray[np.int64]) -> None:
+    def _remember(self, store: Store, chosen: NDArray[np.int64], home: NDArray[np.int64]) -> None:
         """Where the bytes came that evidence of the chosen conversations names."""
-        used, group_of = np.unique(self._codes[chosen], return_inverse=True)
+        used, group_of = np.unique(self._codes[home], return_inverse=True)
         places = [_places(self._found[code]) for code in used.tolist()]
         sizes = np.array([len(each) for each in places], np.int64)
         where = np.fromiter(chain.from_iterable(chain.from_iterable(places)), np.int64).reshape(-1, 2)
         each = sizes[group_of]
         place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
-        index = np.repeat(chosen, each)
-        numbers, offsets = 2 * index + (self._client[index] ^ where[place, 0]), where[place, 1].copy()
-        self._early.add(numbers, offsets, Located(*_located(store, numbers, offsets, self._jobs)))
+        side, offsets = np.repeat(self._client[home], each) ^ where[place, 0], where[place, 1].copy()
+        located = Located(*_located(store, 2 * np.repeat(chosen, each) + side, offsets, self._jobs))
+        self._early.add(2 * np.repeat(home, each) + side, offsets, located)
 
 
 def counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -461,11 +468,6 @@ def _places(found: Evidence | Answer | None) -> list[Place]:
         return []
     parts = (found.interfaces, found.queries, found.handouts, found.signs)
     return list(dict.fromkeys([found.place, *(part.place for each in parts for part in each)]))
-
-
-def _has_bytes(table: ConversationTable, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-    first = table.store.flows["first_segment"]
-    return (first[2 * index] != 0) | (first[2 * index + 1] != 0)
 
 
 def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:

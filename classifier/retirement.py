@@ -26,7 +26,10 @@ from classifier.streams import (
     FREE_HOLE,
     HOLE,
     HOLES,
+    LIMITED,
+    LIMITED_BYTES,
     PAYLOAD,
+    READ,
     SEEN,
     SEGMENT,
     SEGMENTS,
@@ -135,6 +138,38 @@ def review(
 
 
 @kernel
+def _freeze(
+    rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records
+) -> tuple[int, int]:
+    size, segments = 0, 0
+    for i in range(len(chosen)):
+        to_rows[i] = rows[chosen[i]]
+        for side in (0, 1):
+            flow = store.flows[2 * chosen[i] + side]
+            to_flows[2 * i + side] = flow
+            to_flows[2 * i + side].hole = 0
+            flow.flags |= READ
+            segment = i64(flow.first_segment)
+            while segment != 0:
+                piece = store.segments[segment - 1]
+                segments += 1
+                size += piece.length if piece.arena >= BLANKS else 0
+                segment = i64(piece.next)
+    return size, segments
+
+
+def freeze(
+    table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records
+) -> tuple[int, int]:
+    """Copy conversations as they are now, and keep no more bytes of them. Their segments and bytes stay where they are.
+
+    chosen: int64, indexes; rows, flows: get the copies, have room for them. Returns the bytes and the segments in use.
+    """
+    size, segments = _freeze(table.rows, table.store, chosen, rows, flows)
+    return int(size), int(segments)
+
+
+@kernel
 def _measure(store: Store, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
     """How many segments, bytes and holes the chosen conversations have."""
     segments, size, holes = 0, 0, 0
@@ -154,6 +189,35 @@ def _measure(store: Store, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
 
 
 @kernel
+def _carry_bytes(store: Store, segment: int, flow: Record, into: Store) -> None:
+    """Make a chain of segments and their bytes those of a flow of another store; where that is full they are lost."""
+    counters, previous = into.counters, i64(0)
+    flow.first_segment = flow.last_segment = 0
+    while segment != 0:
+        piece = store.segments[segment - 1]
+        length = i64(piece.length) if piece.arena >= BLANKS else i64(0)
+        if counters[SEGMENTS] == len(into.segments) or counters[ARENA_USED] + length > len(into.arena):
+            flow.flags |= LIMITED
+            counters[LIMITED_BYTES] += piece.length
+            break
+        counters[SEGMENTS] += 1
+        there = into.segments[counters[SEGMENTS] - 1]
+        there.offset, there.length, there.arena = piece.offset, piece.length, piece.arena
+        there.frame, there.time, there.next = piece.frame, piece.time, 0
+        if length:
+            there.arena = counters[ARENA_USED]
+            copy(into.arena, there.arena, store.arena, piece.arena, length)
+            counters[ARENA_USED] += length
+        if previous == 0:
+            flow.first_segment = counters[SEGMENTS]
+        else:
+            into.segments[previous - 1].next = counters[SEGMENTS]
+        previous = i64(counters[SEGMENTS])
+        flow.last_segment = previous
+        segment = i64(piece.next)
+
+
+@kernel
 def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Records, into: Store, first: int) -> None:
     """Append the chosen conversations behind the first ones of another table, which has room for them."""
     counters = into.counters
@@ -162,24 +226,7 @@ def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Re
         for side in (0, 1):
             into.flows[2 * (first + i) + side] = store.flows[2 * chosen[i] + side]
             flow = into.flows[2 * (first + i) + side]
-            segment, previous = i64(flow.first_segment), i64(0)
-            while segment != 0:
-                piece = store.segments[segment - 1]
-                counters[SEGMENTS] += 1
-                there = into.segments[counters[SEGMENTS] - 1]
-                there.offset, there.length, there.arena = piece.offset, piece.length, piece.arena
-                there.frame, there.time, there.next = piece.frame, piece.time, 0
-                if piece.arena >= BLANKS:
-                    there.arena = counters[ARENA_USED]
-                    copy(into.arena, there.arena, store.arena, piece.arena, piece.length)
-                    counters[ARENA_USED] += piece.length
-                if previous == 0:
-                    flow.first_segment = counters[SEGMENTS]
-                else:
-                    into.segments[previous - 1].next = counters[SEGMENTS]
-                previous = i64(counters[SEGMENTS])
-                flow.last_segment = previous
-                segment = i64(piece.next)
+            _carry_bytes(store, i64(flow.first_segment), flow, into)
             hole, previous = i64(flow.hole), i64(0)
             while hole != 0:
                 counters[HOLES] += 1
@@ -191,6 +238,21 @@ def _carry(rows: Records, store: Store, chosen: NDArray[np.int64], into_rows: Re
                     into.holes[previous - 1].next = counters[HOLES]
                 previous = i64(counters[HOLES])
                 hole = i64(store.holes[hole - 1].next)
+
+
+@kernel
+def _bring_back(store: Store, home: NDArray[np.int64], into: Store) -> None:
+    for i in range(len(home)):
+        for side in (0, 1):
+            _carry_bytes(store, i64(store.flows[2 * i + side].first_segment), into.flows[2 * home[i] + side], into)
+
+
+def bring_back(part: ConversationTable, home: NDArray[np.int64], table: ConversationTable) -> None:
+    """Give conversations of a table their first bytes back that still are in a part of it, as far as there is room.
+
+    home: int64, where each conversation of the part is in the table. What came after they left is lost.
+    """
+    _bring_back(part.store, home, table.store)
 
 
 def measure(table: ConversationTable, chosen: NDArray[np.int64]) -> tuple[int, int, int]:

@@ -18,20 +18,21 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import limits, pipeline
+from classifier import limits
+from classifier.assembly import decode_batch
 from classifier.endpoints import Announcement, EndpointMap
 from classifier.errors import UsageError
 from classifier.following import Follower, Pace, Report
 from classifier.headers import HeaderColumns
 from classifier.hosts import Inventory
 from classifier.packets import BATCH_ROWS, PacketBatch
+from classifier.pipeline import Settings
 from classifier.result import Conversation
 from classifier.rulebook import load
 from classifier.sources.live import LiveSource
 
 SAVE_SECONDS: Final = 60
 """Seconds after which the endpoint map is written again, if it has changed."""
-
 
 SWITCH_SECONDS: Final = 0.0005
 """How long the capturing thread waits for one that runs Python, each time: a tenth of what the interpreter has, with
@@ -151,7 +152,7 @@ class Session:
     def __init__(
         self,
         source: LiveSource,
-        settings: pipeline.Settings,
+        settings: Settings,
         sinks: list[Sink],
         *,
         duration: float | None = None,
@@ -253,7 +254,7 @@ class Session:
                 if left < batch.count:
                     batch = PacketBatch(batch.data, batch.columns.rows(0, left), left, batch.first_frame)
                 numbers = self.follower.add(
-                    pipeline.decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
+                    decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
                 )
                 if self.keeper is not None:
                     self.keeper.take(batch, numbers)
@@ -289,7 +290,7 @@ class Session:
                 self.say(f"endpoint map {self.settings.endpoint_map}: {error.strerror}; it is tried again each minute")
 
 
-def _knowledge(settings: pipeline.Settings) -> tuple[Any, Inventory]:
+def _knowledge(settings: Settings) -> tuple[Any, Inventory]:
     return load(settings.signatures), Inventory.load(settings.inventory) if settings.inventory else Inventory()
 
 

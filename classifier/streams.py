@@ -10,13 +10,12 @@ become streams in order is for `dialogues`.
 
 from __future__ import annotations
 
-import mmap
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import limits
+from classifier import limits, memory
 from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, u16, u32, u64
 from classifier.headers import TCP, UDP
 
@@ -78,16 +77,6 @@ ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
 READ: Final = 2048  # was read when it was over, and its bytes given back
 
 
-def _mapped(size: int) -> mmap.mmap:
-    """Zeros that take memory only as they are used; in large pages where there are, since first touches cost most."""
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, size)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
-
-
 class Store(NamedTuple):
     """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64.
 
@@ -104,22 +93,20 @@ class Store(NamedTuple):
     @classmethod
     def empty(cls, flows: int) -> Store:
         """A store for that many flows. Memory is taken from the system only as it is used."""
-        counters = np.zeros(6, np.int64)
+        counters = memory.zeros(6, np.int64)
         counters[ARENA_USED] = BLANKS
         return cls(
-            np.zeros(flows, FLOW),
-            np.empty(limits.MAX_SEGMENTS, SEGMENT),
+            memory.zeros(flows, FLOW),
+            memory.zeros(limits.MAX_SEGMENTS, SEGMENT),
             np.empty(limits.MAX_HOLES, HOLE),
-            np.frombuffer(_mapped(limits.ARENA), np.uint8),
+            memory.zeros(limits.ARENA, np.uint8),
             counters,
             np.zeros(limits.SPAN_PACKETS, np.uint64),
         )
 
-    def grown(self, flows: int) -> Store:
-        """The same with room for more flows."""
-        more = np.zeros(flows, FLOW)
-        more[: len(self.flows)] = self.flows
-        return self._replace(flows=more)
+    def resized(self, flows: int) -> Store:
+        """The same with so many flows."""
+        return self._replace(flows=memory.resized(self.flows, flows))
 
     def without_bytes(self) -> Store:
         """The same when all bytes were read: in which frames they came can still be asked."""
@@ -532,6 +519,12 @@ def _pack(store: Store, flows: int, moved: NDArray[np.int32]) -> None:
         if following != 0:
             store.segments[segment].next = moved[following - 1]
     counters[SEGMENTS], counters[ARENA_USED] = kept, used
+
+
+def have_bytes(store: Store, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the chosen conversations (indexes) have first bytes in use."""
+    first = store.flows["first_segment"]
+    return (first[2 * chosen] != 0) | (first[2 * chosen + 1] != 0)
 
 
 def forget(store: Store, chosen: NDArray[np.int64], conversations: int) -> None:

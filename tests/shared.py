@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from classifier.assembly import assemble
+from classifier.conclusion import conclude
 from classifier.endpoints import EndpointMap
 from classifier.hosts import Inventory
-from classifier.pipeline import assemble, conclude
 from classifier.result import Result
 from classifier.rulebook import load
 from classifier.rules import Rulebook

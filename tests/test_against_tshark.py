@@ -20,10 +20,10 @@ import shared
 from joins import counted, joined
 
 from classifier.addresses import text
+from classifier.assembly import assemble
 from classifier.community_id import community_ids
 from classifier.headers import FRAGMENT, TCP, UDP, Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
 pytestmark = [

@@ -21,13 +21,13 @@ from test_essence import dialogues, told
 
 from classifier import inspectors
 from classifier.addresses import Addresses
+from classifier.assembly import assemble
 from classifier.conversations import ConversationTable
 from classifier.dialogues import read_stream
 from classifier.headers import TCP as TCP_NUMBER
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.inspectors.base import Chunk, Dialogue, Stream
 from classifier.packets import BATCH_ROWS
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
 pytestmark = pytest.mark.kernels

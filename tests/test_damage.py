@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import classifier
+from classifier.assembly import assemble
 from classifier.cli import exflow
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
 pytestmark = pytest.mark.kernels

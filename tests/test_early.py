@@ -12,14 +12,14 @@ import pytest
 import shared
 
 from classifier import inspection
-from classifier.conversations import ConversationTable
+from classifier.assembly import Assembling, Assembly, Patience, assemble
+from classifier.conclusion import conclude, read
 from classifier.crew import Crew
 from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
 from classifier.hosts import Inventory
 from classifier.inspection import Reading
-from classifier.pipeline import EarlyReader, assemble, conclude, named_ports
 from classifier.records import write_jsonl
 from classifier.retirement import Timeouts, over
 from classifier.sources import CaptureSet
@@ -38,11 +38,8 @@ IN_ONE_BATCH = [path for path in CAPTURES[::3] if path.stem != "format-pcapng-ev
 """Nothing of their conversations comes behind the moment at which they are read."""
 
 
-class Eager(EarlyReader):
-    """Reads everything behind every batch, as if it were hours later."""
-
-    def look(self, table: ConversationTable, now: int) -> None:
-        super().look(table, now + 10**14)
+AT_ONCE = Patience(0, 0, 10**14)
+"""All leave behind every batch, as if it were hours later."""
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +50,17 @@ def crew() -> Iterator[Crew]:
         yield both
 
 
+def read_early(captures: CaptureSet, crew: Crew, jobs: int = 1) -> tuple[Assembly, Reading]:
+    """All conversations read as soon as a batch is in."""
+    with Assembling(captures, jobs, patience=AT_ONCE) as assembling:
+        reading = read(assembling, shared.rulebook(), crew)
+    return assembling.assembly, reading
+
+
 def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, object]]:
     """The records of a capture set; with a crew its conversations are read early, and by all of it."""
-    captures, named = CaptureSet.of(paths), named_ports(shared.rulebook())
-    reading = Reading(1, crew)
-    assembly = assemble(captures, 1, early=Eager(reading, named, most=0) if crew else None)
+    captures = CaptureSet.of(paths)
+    assembly, reading = read_early(captures, crew) if crew else (assemble(captures, 1), None)
     result = conclude(captures, assembly, shared.rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
     out = BytesIO()
     write_jsonl(result.table, out)
@@ -82,10 +85,8 @@ def test_others_are_called_where_there_is_much_to_read(many: int, others: int, m
 def test_only_halves_of_a_connection_over_http_are_kept() -> None:
     left = {}
     for name in ("ticket-49734.pcapng", "row-rpc-over-http-v2.pcap"):
-        early = Eager(Reading(1), named_ports(shared.rulebook()), most=0)
-        left[name] = int(
-            assemble(CaptureSet.of([CAPTURES[0].parent / name]), 1, early=early).table.store.counters[SEGMENTS]
-        )
+        assembly, _ = read_early(CaptureSet.of([CAPTURES[0].parent / name]), Crew())
+        left[name] = int(assembly.table.store.counters[SEGMENTS])
     assert left["ticket-49734.pcapng"] == 0
     assert left["row-rpc-over-http-v2.pcap"] > 0
 

@@ -11,12 +11,13 @@ import pytest
 import shared
 
 from classifier import essence, inspectors
+from classifier.assembly import assemble
+from classifier.conclusion import named_ports
 from classifier.conversations import ConversationTable
 from classifier.dialogues import dialogues as dialogues_of
 from classifier.inspection import Reading
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.orientation import Orientation, first_look
-from classifier.pipeline import assemble, named_ports
 from classifier.sources import CaptureSet
 
 pytestmark = pytest.mark.kernels

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import classifier
-from classifier import ended, following, limits, pipeline
+from classifier import ended, following, limits
+from classifier.assembly import Decoded, decode_batch
 from classifier.endpoints import EndpointMap
 from classifier.following import SECOND, Follower, Pace, Report
 from classifier.headers import HeaderColumns
@@ -42,7 +43,7 @@ def replay(capture: Path, pace: Pace, rows: int = 7, in_turns: bool = False) -> 
     headers = HeaderColumns.empty(BATCH_ROWS)
     for batch in source.batches():
         for piece in in_pieces(batch, rows):
-            follower.add(pipeline.decode_batch(piece, source.interfaces, headers, follower.assembly))
+            follower.add(decode_batch(piece, source.interfaces, headers, follower.assembly))
             if in_turns:
                 follower._wait()
     follower.finish()
@@ -94,14 +95,14 @@ def listening(pace: Pace) -> tuple[Follower, list[Report]]:
     return Follower(source, load(), Inventory(), EndpointMap(), reports.append, pace), reports
 
 
-def scanned(follower: Follower, first: int, flows: int, time: int) -> pipeline.Decoded:
+def scanned(follower: Follower, first: int, flows: int, time: int) -> Decoded:
     """SYNs, each to another port and host, some of them refused."""
     packets = scanning(first, flows)
     rows, zeros, sizes = len(packets), np.zeros(len(packets), np.int32), np.full(len(packets), RECORD - 16, np.int32)
     offsets = RECORD * np.arange(rows) + 16
     columns = PacketColumns(offsets, sizes, sizes, np.full(rows, time), zeros)
     batch = PacketBatch(packets.reshape(-1), columns, rows, 1 + 2 * first)
-    return pipeline.decode_batch(batch, follower.source.interfaces, HeaderColumns.empty(rows), follower.assembly)
+    return decode_batch(batch, follower.source.interfaces, HeaderColumns.empty(rows), follower.assembly)
 
 
 def test_a_scan_ends_in_counted_eviction_and_not_in_growth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +202,7 @@ def test_a_scan_displaces_nothing_that_said_something(monkeypatch: pytest.Monkey
     headers = HeaderColumns.empty(BATCH_ROWS)
     follower._idle.clear()  # as if the labelling thread were busy
     for batch in source.batches():
-        follower.add(pipeline.decode_batch(batch, source.interfaces, headers, follower.assembly))
+        follower.add(decode_batch(batch, source.interfaces, headers, follower.assembly))
     end = follower._now + 10 * SECOND
     follower.tick(end)
     monkeypatch.setattr(limits, "LIVE_WAITING", sum(each.size for each in follower._waiting) + limits.MIB)

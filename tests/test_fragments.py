@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier import fragments
+from classifier.assembly import Assembly, assemble
 from classifier.dialogues import read_stream
 from classifier.limits import FRAGMENT_TIMEOUT_NS
-from classifier.pipeline import Assembly, assemble
 from classifier.sources import CaptureSet
 
 pytestmark = pytest.mark.kernels

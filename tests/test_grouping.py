@@ -21,12 +21,13 @@ from scapy.utils import wrpcap
 
 import classifier
 from classifier import essence, inspectors
+from classifier.assembly import assemble
+from classifier.conclusion import named_ports
 from classifier.dialogues import dialogues as dialogues_of
 from classifier.inspection import PORT_CLASS
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.limits import KIB
 from classifier.orientation import first_look
-from classifier.pipeline import assemble, named_ports
 from classifier.sources import CaptureSet
 
 SHIPPED = sorted((Path(__file__).parents[1] / "captures").glob("*.pcap*"))

@@ -10,9 +10,9 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 from scapy.utils import PcapWriter
 
+from classifier.assembly import assemble
 from classifier.model import ORIENTATIONS
 from classifier.orientation import Orientation, first_look
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 
 LOW, HIGH = "192.0.2.1", "198.51.100.1"

@@ -15,11 +15,12 @@ import pytest
 import shared
 
 import classifier
+from classifier.assembly import assemble
+from classifier.conclusion import conclude
 from classifier.endpoints import EndpointMap
 from classifier.errors import UsageError
 from classifier.fields import FIELDS, Field
 from classifier.hosts import Inventory
-from classifier.pipeline import assemble, conclude
 from classifier.result import Result
 from classifier.sources import CaptureSet
 

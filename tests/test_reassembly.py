@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import classifier
+from classifier.assembly import assemble
 from classifier.conversations import ConversationTable
 from classifier.dialogues import read_stream
 from classifier.limits import MAX_BEFORE_START, SPAN_WINDOW_NS
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 from classifier.streams import locate
 

@@ -12,9 +12,9 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet, Raw
 from scapy.utils import PcapWriter
 
+from classifier.assembly import assemble
 from classifier.conversations import STATES, ConversationTable, connection_states
 from classifier.dialogues import read_stream
-from classifier.pipeline import assemble
 from classifier.sources import CaptureSet
 from classifier.streams import locate
 

@@ -10,11 +10,12 @@ import pytest
 from .modules import Import, imports, trees
 
 ROOMS = (
-    "errors limits model fields compiled compiling toml_files",
+    "errors limits model fields compiled compiling toml_files memory beside",
     "packets addresses blocks tools",
     "sources headers fragments community_id",
     "inspectors.base",
     "streams conversations orientation retirement",
+    "assembly",
     "inspectors",
     "crew",
     "dialogues essence inspection",
@@ -25,6 +26,7 @@ ROOMS = (
     "audit selection acceptance",
     "result excerpt",
     "decryption",
+    "conclusion",
     "pipeline",
     "ended",
     "following",

@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 
 from classifier import inspectors
+from classifier.assembly import Assembling, Assembly, Patience, assemble, decode_batch
+from classifier.conclusion import conclude, named_ports, read
+from classifier.crew import Crew
 from classifier.dialogues import dialogues as dialogues_of
 from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
 from classifier.headers import HeaderColumns
 from classifier.hosts import Inventory
-from classifier.inspection import Reading
 from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Inspect, Stream
 from classifier.orientation import first_look
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
-from classifier.pipeline import Assembly, EarlyReader, assemble, conclude, decode_batch, named_ports
 from classifier.records import write_jsonl
 from classifier.rulebook import Rulebook, load
 from classifier.sources import CaptureSet
@@ -74,9 +75,10 @@ def run_capture(data: bytes) -> Features:
     with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
         file.write(data)
         file.flush()
-        found, reading = CaptureSet.of([file.name]), Reading(1)
-        assembly = assemble(found, 1, early=EarlyReader(reading, named_ports(rulebook()), most=0))
-        result = conclude(found, assembly, rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
+        found = CaptureSet.of([file.name])
+        with Assembling(found, 1, patience=Patience(0, 0)) as assembling:
+            reading = read(assembling, rulebook(), Crew())
+        result = conclude(found, assembling.assembly, rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
     out = BytesIO()
     write_jsonl(result.table, out)
     for damage in result.damages:

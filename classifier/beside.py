@@ -1,0 +1,152 @@
+"""What is made ahead of who asks for it: by a thread, or by a process that works beside this one.
+
+Threads share everything, and Python's lock: they serve where the work is done outside of Python. A forked process
+shares what it was born with and the arrays of `memory`; the rest goes through a pipe. It is only forked where nobody
+else is at work in this process, since whoever held a lock then would hold it in the child for ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+from classifier.errors import ExflowError
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_PATIENCE: Final = 0.2
+"""Seconds after which whoever waits looks whether it still should."""
+
+
+class Ahead(Iterator[_T], Generic[_T]):
+    """The items of a generator, made by a thread, up to two ahead, until it is closed.
+
+    Two locks are the two halves of a handshake: who makes waits for room, who asks waits for an item.
+    """
+
+    def __init__(self, items: Generator[_T, None, None]) -> None:
+        self._items, self._stop = items, False
+        self._item: _T | None = None
+        self._error: BaseException | None = None
+        self._room, self._ready = threading.Lock(), threading.Lock()
+        self._ready.acquire()
+        threading.Thread(target=self._make, name="exflow-reader", daemon=True).start()
+
+    def __next__(self) -> _T:
+        self._ready.acquire()
+        if self._error is not None:
+            self._ready.release()
+            raise self._error
+        item, self._item = self._item, None
+        self._room.release()
+        return item  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """No more is asked for. The thread may be blocked by a silent pipe: nobody waits for it."""
+        self._stop = True
+
+    def _make(self) -> None:
+        with closing(self._items):
+            error: BaseException | None = None
+            while error is None:
+                item = None
+                try:
+                    item = next(self._items)
+                except BaseException as raised:
+                    error = raised
+                while not self._room.acquire(timeout=_PATIENCE):
+                    if self._stop:
+                        return
+                self._item, self._error = item, error
+                self._ready.release()
+
+
+def can_fork() -> bool:
+    """Whether a process can be forked off safely: on Linux, from a process with a single thread."""
+    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+
+
+class Beside(Iterator[_T], Generic[_T, _R]):
+    """The items of a generator, made by a forked process; StopIteration has what the generator returned.
+
+    idle: called now and then while an item is waited for.
+    """
+
+    def __init__(self, make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]) -> None:
+        """make: called in the forked process. Raises OSError if none can be forked."""
+        self._idle = idle
+        reading, writing = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            os.close(reading)
+            _tell(make, writing)
+        os.close(writing)
+        self._pipe = reading
+
+    def __next__(self) -> _T:
+        while not select.select([self._pipe], [], [], _PATIENCE)[0]:
+            self._idle()
+        kind, value = pickle.loads(self._exactly(int.from_bytes(self._exactly(_SIZE))))
+        if kind == _ITEM:
+            item: _T = value
+            return item
+        if kind == _ERROR:
+            raise value
+        raise StopIteration(value)
+
+    def _exactly(self, size: int) -> bytearray:
+        """So many bytes of what is told."""
+        told = bytearray()
+        while len(told) < size:
+            piece = os.read(self._pipe, size - len(told))
+            if not piece:
+                raise ExflowError("the process that reads packets was lost, perhaps for want of memory")
+            told += piece
+        return told
+
+    def close(self) -> None:
+        """No more is asked for."""
+        os.close(self._pipe)
+        with suppress(ProcessLookupError):
+            os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+
+
+_ITEM, _ERROR, _END = range(3)
+
+_SIZE: Final = 8
+"""Bytes of a message's length, which goes before it."""
+
+_PR_SET_PDEATHSIG: Final = 1
+"""Of prctl(2): a signal for when the parent is gone."""
+
+
+def _tell(make: Callable[[], Generator[Any, None, Any]], pipe: int) -> NoReturn:
+    """What the forked process does: tell the items, then how they ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is interrupted is the one that asks
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    items = make()
+    with suppress(BrokenPipeError), open(pipe, "wb") as out:
+
+        def tell(kind: int, value: Any) -> None:
+            message = pickle.dumps((kind, value))
+            out.write(len(message).to_bytes(_SIZE) + message)
+            out.flush()
+
+        try:
+            while True:
+                tell(_ITEM, next(items))
+        except StopIteration as end:
+            tell(_END, end.value)
+        except Exception as error:
+            tell(_ERROR, error)
+    os._exit(0)

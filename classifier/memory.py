@@ -1,0 +1,38 @@
+"""Arrays whose memory is taken as it is used, and seen by processes that this one forks.
+
+What a table may grow to is named at once, and costs nothing until rows are written. A file without a name backs it
+where the system has such files (memfd_create, Linux); elsewhere the memory is this process's own.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """An array of that many zeros. Raises OSError if the system has no room for it."""
+    kind = np.dtype(dtype)
+    size = max(count * kind.itemsize, 1)
+    if not hasattr(os, "memfd_create"):
+        return np.frombuffer(mmap.mmap(-1, size), kind, count)
+    file = os.memfd_create("exflow")
+    try:
+        os.ftruncate(file, size)
+        return np.frombuffer(mmap.mmap(file, size), kind, count)
+    finally:
+        os.close(file)
+
+
+def resized(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """The same with so many elements, those beyond the old ones zeros: in its own memory if that reaches so far."""
+    whole = array.base if isinstance(array.base, np.ndarray) else array
+    if len(whole) >= count:
+        return whole[:count]
+    grown = np.zeros(count, array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,0 +1,230 @@
+"""Another process that reads packets: its items, its end, its errors and its death; and that no result depends on it.
+
+What forks runs in a fresh interpreter with a single thread: whoever runs tests may have others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from classifier.beside import Ahead
+
+ROOT = Path(__file__).parents[1]
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+
+BEGIN = """
+import os, sys, time
+from classifier import memory
+from classifier.beside import Beside, can_fork
+from classifier.errors import ExflowError, UsageError
+assert can_fork()
+"""
+
+
+def said(code: str, *arguments: str) -> list[str]:
+    """The lines that a fresh interpreter prints."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code, *arguments], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@ONLY_LINUX
+def test_items_come_in_order_with_what_the_generator_returns() -> None:
+    code = """
+shared = memory.zeros(3, "i8")
+def items():
+    for each in range(3):
+        shared[each] = os.getpid()
+        yield "x" * each * 100_000
+    return "whole"
+def all_of(made):
+    outcome = yield from made
+    print(outcome)
+made = Beside(items, lambda: None)
+print([len(item) for item in all_of(made)])
+print(len(set(shared.tolist())), os.getpid() in shared.tolist())
+made.close()
+"""
+    assert said(code) == ["whole", "[0, 100000, 200000]", "1 False"]
+
+
+@ONLY_LINUX
+def test_an_error_over_there_is_raised_here_behind_the_items_before_it() -> None:
+    code = """
+def items():
+    yield 1
+    raise UsageError("no such file")
+made = Beside(items, lambda: None)
+print(next(made))
+try:
+    next(made)
+except UsageError as error:
+    print(error)
+"""
+    assert said(code) == ["1", "no such file"]
+
+
+@ONLY_LINUX
+def test_a_process_that_dies_is_told_and_one_that_is_not_asked_is_ended() -> None:
+    code = """
+def dies():
+    yield 1
+    os.kill(os.getpid(), 9)
+    yield 2
+made = Beside(dies, lambda: None)
+next(made)
+try:
+    next(made)
+except ExflowError as error:
+    print("lost" in str(error))
+made.close()
+def waits():
+    yield os.getpid()
+    time.sleep(1000)
+waited = []
+made = Beside(waits, lambda: waited.append(1))
+other = next(made)
+made.close()
+print(os.path.exists(f"/proc/{other}"))
+"""
+    assert said(code) == ["True", "False"]
+
+
+@ONLY_LINUX
+def test_whoever_waits_may_do_something_meanwhile() -> None:
+    code = """
+def slow():
+    time.sleep(0.7)
+    yield 1
+waited = []
+print(next(Beside(slow, lambda: waited.append(1))), len(waited) >= 2)
+"""
+    assert said(code) == ["1 True"]
+
+
+@ONLY_LINUX
+def test_it_does_not_outlive_the_process_that_asked() -> None:
+    code = """
+def waits():
+    yield os.getpid()
+    time.sleep(1000)
+print(next(Beside(waits, lambda: None)), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code], stdout=subprocess.PIPE, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    other = Path(f"/proc/{int(done.stdout)}")
+    for _ in range(100):
+        if not other.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it is still there")
+
+
+@ONLY_LINUX
+def test_nobody_is_forked_where_others_are_at_work() -> None:
+    code = """
+import threading
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+print(can_fork())
+stop.set()
+"""
+    assert said(code) == ["False"]
+
+
+@ONLY_LINUX
+def test_two_processes_find_what_one_finds() -> None:
+    code = """
+import io
+from pathlib import Path
+from classifier.assembly import Assembling, Patience
+from classifier.conclusion import conclude, read
+from classifier.crew import Crew
+from classifier.endpoints import EndpointMap
+from classifier.hosts import Inventory
+from classifier.records import write_jsonl
+from classifier.rulebook import load
+from classifier.sources import CaptureSet
+rulebook = load()
+def lines(path, jobs):
+    while not can_fork():  # a thread that was joined takes a moment to be gone
+        time.sleep(0.01)
+    with Assembling(CaptureSet.of([path]), jobs, patience=Patience(0, 0, 10**14)) as assembling:
+        assert type(assembling._leaving).__name__ == ("Beside" if jobs > 1 else "generator")
+        reading = read(assembling, rulebook, Crew())
+    result = conclude(
+        assembling.captures, assembling.assembly, rulebook, Inventory(), EndpointMap(), 1, reading=reading
+    )
+    out = io.BytesIO()
+    write_jsonl(result.table, out)
+    return out.getvalue(), result.counters, [str(each) for each in result.damages]
+for path in sorted(Path(sys.argv[1]).glob("*.pcap*"))[::3]:
+    one, two = lines(path, 1), lines(path, 2)
+    if one[1]["packets"] == 0 or one != two:
+        print(path)
+"""
+    assert said(code, str(ROOT / "captures")) == []
+
+
+@ONLY_LINUX
+def test_a_table_may_outgrow_its_first_rows() -> None:
+    code = """
+from classifier import conversations
+conversations.FIRST_ROWS = 2
+from pathlib import Path
+from classifier.assembly import assemble
+from classifier.conversations import ConversationTable
+from classifier.sources import CaptureSet
+path = max(Path(sys.argv[1]).glob("*.pcap"), key=lambda each: each.stat().st_size)
+one, two = (assemble(CaptureSet.of([path]), jobs).table for jobs in (1, 2))
+print(one.count == two.count > 8, (one.rows[: one.count] == two.rows[: two.count]).all())
+print((one.store.flows[: 2 * one.count] == two.store.flows[: 2 * two.count]).all())
+"""
+    assert said(code, str(ROOT / "captures")) == ["True True", "True"]
+
+
+def test_a_thread_ahead_hands_over_all_and_stops_when_it_is_closed() -> None:
+    made = []
+
+    def items() -> Generator[int, None, None]:
+        for each in range(1000):
+            made.append(each)
+            yield each
+
+    ahead = Ahead(items())
+    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
+    ahead.close()
+    time.sleep(0.5)
+    assert len(made) <= 8
+    assert list(Ahead(iter_of(3))) == [0, 1, 2]
+
+
+def iter_of(count: int) -> Generator[int, None, None]:
+    yield from range(count)
+
+
+def test_an_error_in_a_thread_is_raised_where_it_is_asked() -> None:
+    def items() -> Generator[int, None, None]:
+        yield 1
+        raise ValueError("x")
+
+    ahead = Ahead(items())
+    assert next(ahead) == 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match="x"):
+            next(ahead)
