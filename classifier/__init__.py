@@ -8,12 +8,13 @@
 The house, in the order in which its rooms may import each other:
 
     errors limits model fields   the exceptions, every bound, the nouns, every column
-    compiled                     how kernels are compiled and kept
+    compiled memory beside       how kernels are compiled and kept; what several processes share, and make ahead
     packets addresses sources/   captures -> batches of packets, in columns
     headers fragments            links, tunnels, IP, TCP and UDP -> one row about the innermost segment
     streams conversations        -> the table of conversations and the first bytes of each direction
+    retirement assembly          which are over; packets of a capture set into one table, and who reads them when
     orientation                  who is client, who is server
-    essence inspection           which openings say the same; each is read once
+    dialogues essence inspection bytes in order; which openings say the same; each is read once
     inspectors/                  one protocol a file: bytes -> evidence
     endpoints hosts              which port was handed out for what, when; what the user knows of hosts
     rules rulebook matching      what signatures/ say; evidence x rulebook -> matches
@@ -22,8 +23,8 @@ The house, in the order in which its rooms may import each other:
     findings audit acceptance    what is a finding; which conversations have some; which ones the user accepts
     selection                    which conversations are meant
     labelling columns            what conversations tell of each other; everything -> columns
-    result pipeline              what comes out, and the only module that knows the order of the steps
-    retirement ended following   conversations over time: who is over, what is told again, what is forgotten
+    result conclusion pipeline   what comes out; the order of the steps
+    ended following              conversations over time: what is told again, what is forgotten
     sniffing sinks packet_ring   a running live capture, and where its reports and packets go
     decryption tools             TLS read with session keys; Wireshark's programs
     excerpt blocks extraction    their frames, by a second reading; pcapng with labels as comments

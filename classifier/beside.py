@@ -78,7 +78,7 @@ def can_fork() -> bool:
 class Beside(Iterator[_T], Generic[_T, _R]):
     """The items of a generator, made by a forked process; StopIteration has what the generator returned.
 
-    idle: called now and then while an item is waited for.
+    idle: called for each item, and now and then while one is waited for.
     """
 
     def __init__(self, make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]) -> None:
@@ -93,7 +93,9 @@ class Beside(Iterator[_T], Generic[_T, _R]):
         self._pipe = reading
 
     def __next__(self) -> _T:
-        while not select.select([self._pipe], [], [], _PATIENCE)[0]:
+        told = False
+        while not told:
+            told = bool(select.select([self._pipe], [], [], _PATIENCE)[0])
             self._idle()
         kind, value = pickle.loads(self._exactly(int.from_bytes(self._exactly(_SIZE))))
         if kind == _ITEM:

@@ -136,9 +136,17 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     shown = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*shown, console=Console(stderr=True), transient=True)
+    task = bar.add_task("reading")
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # not before: it has a thread of its own, with which no process could be forked
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
 
 
 def report(result: Result) -> int:
