@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ from classifier.matching import acts_in
 from classifier.model import EXCHANGE_ROLES
 from classifier.rules import Act, Condition, Rulebook
 from classifier.verdicts import agrees
+
+Shown = tuple[Act, NDArray[np.int64], NDArray[np.int64]]
+"""An act, the hosts that show it, and the first conversation of each."""
 
 
 @dataclass(slots=True)
@@ -106,7 +110,7 @@ def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered |
     for step in range(1, len(roles.STEPS)):
         seen.look(peers=casting, names=names)
         casting = _cast(scene.rulebook, seen, listed, step)
-    told = _told(scene, seen)
+    told = _told(scene, seen, None if remembered is not None else casting)
     if remembered is not None:
         remembered.keep(scene, tenants, told, names)
     return _hosts(scene, told, casting, listed, names)
@@ -116,13 +120,15 @@ class _Part(NamedTuple):
     """What hosts with the same acts and the same entry of the inventory play.
 
     known: roles as far as they are known. inferred: those that acts tell, and cast: each with the acts that it stands
-    on, in order. versions: as acts tell, of what may be an Exchange server.
+    on, in order. versions: as acts tell, of what may be an Exchange server. named: acts that have to be told with what
+    shows them.
     """
 
     known: frozenset[str]
     inferred: frozenset[str]
     cast: dict[str, tuple[str, ...]]
     versions: frozenset[str]
+    named: frozenset[str]
 
 
 class _Casting(NamedTuple):
@@ -151,7 +157,8 @@ def _part(rulebook: Rulebook, acts: frozenset[str], listed: Known, step: int) ->
     inferred = frozenset(cast)
     known = listed.roles or inferred
     ours = not known or not EXCHANGE_ROLES.isdisjoint(known)  # a mail program has no version of Exchange
-    return _Part(known, inferred, dict(sorted(cast.items())), versions if ours else frozenset())
+    named = acts if listed.versions else frozenset(chain.from_iterable(cast.values()))
+    return _Part(known, inferred, dict(sorted(cast.items())), versions if ours else frozenset(), named)
 
 
 # ---- who did what ----------------------------------------------------------------------------
@@ -160,26 +167,31 @@ def _part(rulebook: Rulebook, acts: frozenset[str], listed: Known, step: int) ->
 class _Seen:
     """The acts of every host, by number. recalled: what they did before.
 
-    shown: acts, the hosts that show each, and the first conversation of each of these. sets: distinct sets of acts.
+    shown: all of them. sets: distinct sets of acts.
     """
 
     def __init__(self, scene: Scene, tenants: Tenants, first: Labels, recalled: Mapping[int, Memory]) -> None:
-        self._scene, self._tenants, self._codes, self.recalled = scene, tenants, first.codes, recalled
-        self.shown: list[tuple[Act, NDArray[np.int64], NDArray[np.int64]]] = []
+        self._scene, self._tenants, self.recalled = scene, tenants, recalled
+        self.shown: list[Shown] = []
         self.sets = Distinct[frozenset[str]]()
         self._set_of = np.full(len(tenants.addresses), self.sets.code(frozenset()), np.int64)
-        self._showing: dict[str, NDArray[np.bool_]] = {}
+        showing: dict[str, NDArray[np.bool_]] = {}
         for code, (facts, decision) in enumerate(zip(first.facts, first.decisions, strict=True)):
             labelled = decision.certainty in ("certain", "strong")
             for act in acts_in(scene.rulebook, facts, labelled=labelled):
-                self._showing.setdefault(act.id, np.zeros(len(first.facts), np.bool_))[code] = True
-        of_interest = np.any([np.zeros(len(first.facts), np.bool_), *self._showing.values()], axis=0)
-        self._rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
-        codes = first.codes[self._rows].astype(np.int64)
-        self._of_hosts = {
-            side: self._rows[np.sort(distinct_rows((codes, hosts[self._rows]))[1])]
+                showing.setdefault(act.id, np.zeros(len(first.facts), np.bool_))[code] = True
+        of_interest = np.any([np.zeros(len(first.facts), np.bool_), *showing.values()], axis=0)
+        rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
+        codes = first.codes[rows].astype(np.int64)
+        alike = {
+            side: np.sort(distinct_rows((codes, hosts[rows]))[1])
             for side, hosts in (("client", tenants.client), ("server", tenants.server))
         }
+        self._rows: dict[str, NDArray[np.int64]] = {}
+        for act_id, shown in showing.items():
+            act = scene.rulebook.acts[act_id]
+            which = slice(None) if act.peers or act.side == "named" else alike[act.side]
+            self._rows[act_id] = rows[which][shown[codes[which]]]
 
     def all_acts(self) -> NDArray[np.int64]:
         """The number of each host's set of acts, now and before."""
@@ -190,12 +202,10 @@ class _Seen:
 
     def look(self, peers: _Casting | None, names: _Names) -> None:
         """Enter the acts that ask no peers, or (with what the peers play) those that do."""
-        for act_id, showing in self._showing.items():
+        for act_id, rows in self._rows.items():
             act = self._scene.rulebook.acts[act_id]
             if bool(act.peers) == (peers is None):
                 continue
-            rows = self._rows if act.peers or act.side == "named" else self._of_hosts[act.side]
-            rows = rows[showing[self._codes[rows]]]
             if act.side == "named":
                 self._enter_named(act, rows, names)
                 continue
@@ -323,11 +333,13 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
 # ---- what comes of it -------------------------------------------------------------------------
 
 
-def _told(scene: Scene, seen: _Seen) -> dict[int, dict[str, Reason]]:
-    """Every act of every host, with the first conversation that shows it, be it one that has left."""
+def _told(scene: Scene, seen: _Seen, casting: _Casting | None) -> dict[int, dict[str, Reason]]:
+    """Every act of every host (or only those that its part names), with the first conversation that shows it, be it one
+    that has left."""
     told: dict[int, dict[str, Reason]] = {}
-    frames, done = _frames(scene, seen.shown).tolist(), 0
-    for act, hosts, rows in seen.shown:
+    shown = seen.shown if casting is None else [_named_in(casting, *each) for each in seen.shown]
+    frames, done = _frames(scene, shown).tolist(), 0
+    for act, hosts, rows in shown:
         end = done + len(rows)
         numbers = scene.table.rows["number"][rows].tolist()
         for host, number, frame in zip(hosts.tolist(), numbers, frames[done:end], strict=True):
@@ -341,14 +353,20 @@ def _told(scene: Scene, seen: _Seen) -> dict[int, dict[str, Reason]]:
     return told
 
 
+def _named_in(casting: _Casting, act: Act, hosts: NDArray[np.int64], rows: NDArray[np.int64]) -> Shown:
+    """An act, where the parts of its hosts name it."""
+    named = np.array([act.id in part.named for part in casting.parts], np.bool_)[casting.of[hosts]]
+    return act, hosts[named], rows[named]
+
+
 def _hosts(
     scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: _Casting, listed: list[Known], names: _Names
 ) -> list[Host]:
     hosts = []
-    nothing: dict[str, Reason] = {}
+    untold: dict[str, Reason] = {}
     for number, (mine, of) in enumerate(zip(listed, casting.of.tolist(), strict=True)):
-        acts, part, name = told.get(number, nothing), casting.parts[of], names.best(number)
-        if not acts and not name and mine is UNKNOWN:
+        acts, part, name = told.get(number, untold), casting.parts[of], names.best(number)
+        if mine is UNKNOWN and not (part.inferred or part.versions or name):
             hosts.append(NOBODY)
             continue
         reasons = {role: tuple([acts[act] for act in shown]) for role, shown in part.cast.items()}
@@ -372,7 +390,7 @@ def _contradictions(
     return found
 
 
-def _frames(scene: Scene, shown: list[tuple[Act, NDArray[np.int64], NDArray[np.int64]]]) -> NDArray[np.int64]:
+def _frames(scene: Scene, shown: list[Shown]) -> NDArray[np.int64]:
     """The frame that shows each act of each host."""
     rows, places = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
     for act, _, theirs in shown:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.columns import missed
-from classifier.expectations import Observed, Remark, authentication_verdict, encryption_verdict
+from classifier.expectations import Observed, Remark
 from classifier.fields import Coded, Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
 from classifier.hosts import UNKNOWN, Host
@@ -54,8 +54,9 @@ def audit(
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
         observed = seen.get(index) or facts.observed(index)
-        verdicts[f"authentication {authentication_verdict(scene.rulebook, observed)}"] += count
-        verdicts[f"encryption {encryption_verdict(scene.rulebook, observed)}"] += count
+        for kind in ("authentication", "encryption"):
+            [answer] = checklist.words(observed)[f"{kind}-verdict"]
+            verdicts[f"{kind} {answer}"] += count
         made.append(checklist.check(observed))
     values = [[_worded(each, hole) for hole, each in enumerate(found)] for found in made]
     return Audit(Framed(codes, values, _frames(scene, codes, made, frames)), dict(verdicts))
@@ -161,9 +162,11 @@ _CERTIFICATES: Final = (None, "valid", "expired", "not-yet-valid")
 def _certificate_states(scene: Scene) -> NDArray[np.int64]:
     """Index into _CERTIFICATES: the server's certificate, at the time at which each conversation began."""
     dates = np.array([_validity(entry) for entry in scene.inspection.found], np.int64).reshape(-1, 3)
-    shown, begins, ends = dates[scene.inspection.codes].T
-    start = scene.table.rows["start"][: scene.table.count] // 10**9
-    states: NDArray[np.int64] = shown * np.where(start > ends, 2, np.where(start < begins, 3, 1))
+    states = dates[:, 0][scene.inspection.codes]
+    rows = np.flatnonzero(states)
+    _, begins, ends = dates[scene.inspection.codes[rows]].T
+    start = scene.table.rows["start"][rows] // 10**9
+    states[rows] = np.where(start > ends, 2, np.where(start < begins, 3, 1))
     return states
 
 
@@ -171,10 +174,15 @@ def _validity(entry: object) -> tuple[int, int, int]:
     """1 if a server's certificate was read, and from when to when it is valid, in seconds since 1970."""
     if not isinstance(entry, Evidence) or not entry.tls_version:
         return 0, 0, 0
-    signs = {sign.field: sign.value for sign in entry.signs}
-    dates = [signs.get(f"tls.certificate-not-{end}") for end in ("before", "after")]
-    begins, ends = (int(datetime.fromisoformat(date).timestamp()) if date else 0 for date in dates)
-    return int(all(dates)), begins, ends
+    signs = {sign.field: sign.value for sign in entry.signs if sign.field in _VALIDITY}
+    dates = [signs[name] for name in _VALIDITY if signs.get(name)]
+    if len(dates) < len(_VALIDITY):
+        return 0, 0, 0
+    begins, ends = (int(datetime.fromisoformat(date).timestamp()) for date in dates)
+    return 1, begins, ends
+
+
+_VALIDITY: Final = ("tls.certificate-not-before", "tls.certificate-not-after")
 
 
 def _source(host: Host) -> int:

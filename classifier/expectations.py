@@ -114,7 +114,8 @@ def _forms(rulebook: Rulebook, seen: Observed) -> list[Form]:
         return []
     ids = [decision.data_path] if decision.data_path else decision.data_paths
     forms = [form for each in ids if each in rulebook.paths for form in rulebook.paths[each].forms]
-    fitting = [form for form in forms if set(form.versions) & set(decision.exchange_versions)]
+    versions = frozenset(decision.exchange_versions)
+    fitting = [form for form in forms if not versions.isdisjoint(form.versions)]
     return fitting or forms
 
 

@@ -106,18 +106,18 @@ class Checklist:
                 name, patterns = next(iter(test.items()))
                 self._begins.setdefault(name, []).append((patterns, number))
         self._near = cache(self._near_words)
-        self._words = cache(partial(words_of, rulebook))
+        self.words = cache(partial(words_of, rulebook))
         self._of_persons = [(_asks_persons(rule), _whoever(rule)) for rule in self._rules if any(_asks_persons(rule))]
 
     def persons_asked(self, seen: Observed) -> tuple[bool, bool]:
         """Whether what is found depends on which roles of a person's machine the client has, and the server."""
-        words = self._words(seen)
+        words = self.words(seen)
         asking = [sides for sides, tests in self._of_persons if any(_holds(test, words) for test in tests)]
         return any(client for client, _ in asking), any(server for _, server in asking)
 
     def check(self, seen: Observed) -> tuple[Found, ...]:
         """All findings of these facts, in the order of the rules."""
-        words = self._words(seen)
+        words = self.words(seen)
         near = {number for name in self._begins if name in words for number in self._near(name, words[name])}
         found = []
         for rule in (self._rules[number] for number in sorted(near)):
@@ -219,7 +219,11 @@ def _is_of_persons(name: str, patterns: tuple[Pattern, ...]) -> bool:
 
 def _fits(patterns: tuple[Pattern, ...], words: frozenset[str]) -> bool:
     """Whether one of these words fits one of the patterns."""
-    return any(pattern.matches(word) for pattern in patterns for word in words)
+    for pattern in patterns:
+        for word in words:
+            if pattern.matches(word):
+                return True
+    return False
 
 
 _MOST_WORDS: Final = 5

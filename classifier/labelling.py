@@ -521,6 +521,8 @@ def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.in
     key, small = np.zeros(len(columns[0]), np.int64), _TABLE + 8 * len(columns[0])
     for column in columns:
         span, keys = int(column.max(initial=0)) + 1, int(key.max(initial=0)) + 1
+        if span == 1:
+            continue
         if keys > (1 << 62) // span or keys <= small < keys * span:
             key = _numbered(key)[0].astype(np.int64)  # while a table of them is still small
         key = key * span + column

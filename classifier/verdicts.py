@@ -91,10 +91,10 @@ def decide(rulebook: Rulebook, facts: Facts, judged: Judgement | None = None) ->
 
 def judge(rulebook: Rulebook, facts: Facts) -> Judgement:
     """The best evidence whose ways the hosts allow."""
-    found = matches(rulebook, facts)
+    found, versions = matches(rulebook, facts), _versions_of_both(facts)
     for level in sorted({match.speech.level for match in found}, reverse=True):
         at_level = [match for match in found if match.speech.level is level]
-        fitting = _prefer_port([match for match in at_level if _plausible(match, facts)])
+        fitting = _prefer_port([match for match in at_level if _plausible(match, facts, versions)])
         certainty = _certainty(rulebook, fitting, level, facts) if fitting else None
         if certainty:
             return Judgement(tuple(fitting), certainty)
@@ -110,12 +110,13 @@ def _prefer_port(found: list[Match]) -> list[Match]:
 # ---- roles and versions ------------------------------------------------------------------
 
 
-def _plausible(match: Match, facts: Facts) -> bool:
+def _plausible(match: Match, facts: Facts, versions: frozenset[str]) -> bool:
+    """versions: of both hosts."""
     candidate = match.candidate
     return (
         _allows(candidate.clients, facts.client_roles, candidate)
         and _allows(candidate.servers, facts.server_roles, candidate)
-        and _right_version(candidate, facts)
+        and _right_version(candidate, versions)
         and not (match.disowned and match.speech.level < Level.SIGN and EXCHANGE_ROLES.issuperset(candidate.servers))
         and (match.speech.level >= Level.HANDOUT or match.speech.hint or _server_need_not_prove(candidate, facts))
     )
@@ -123,19 +124,19 @@ def _plausible(match: Match, facts: Facts) -> bool:
 
 def objection(match: Match, facts: Facts, level: Level | None) -> str:
     """What speaks against a path that the bytes or the port allow, in words. level: of the evidence that won."""
-    candidate = match.candidate
+    candidate, theirs = match.candidate, _versions_of_both(facts)
     for side, words, known in (
         ("client", candidate.clients, facts.client_roles), ("server", candidate.servers, facts.server_roles),
     ):  # fmt: skip
-        if not _allows(words, known, candidate) and (words != ("exchange-server",) or _right_version(candidate, facts)):
+        wrong = not _allows(words, known, candidate)
+        if wrong and (words != ("exchange-server",) or _right_version(candidate, theirs)):
             return f"its {side} is {_either(words)}, this one is {_either(sorted(known))}"
-    if not _right_version(candidate, facts):
-        theirs = _versions_of_both(facts)
+    if not _right_version(candidate, theirs):
         return f"it belongs to Exchange {_span(candidate.form.versions)}, these hosts to {_span(theirs)}"
     if level is None and match.speech.level <= Level.SIGN and not facts.server_roles & EXCHANGE_ROLES:
         shared = "says the same" if match.speech.level == Level.SIGN else "uses the same port and protocol"
         return f"other software {shared}, and the server is not known as an Exchange server"
-    if not _plausible(match, facts):
+    if not _plausible(match, facts, theirs):
         return "the server names itself as another program" if match.disowned else "its server would have to be known"
     if level is not None and match.speech.level < level:
         return f"only {_MEASURES[match.speech.level]} speaks for it"
@@ -186,7 +187,8 @@ def misplaced(rulebook: Rulebook, facts: Facts) -> list[tuple[Candidate, tuple[b
     found = [match for match in matches(rulebook, facts) if match.speech.level > Level.PORT and match.on_port]
     best = max((match.speech.level for match in found), default=Level.PORT)
     right = [match.candidate for match in found if match.speech.level is best]
-    ways = [(each, _roles_allow(each, facts)) for each in right if _right_version(each, facts)]
+    versions = _versions_of_both(facts)
+    ways = [(each, _roles_allow(each, facts)) for each in right if _right_version(each, versions)]
     return [] if any(all(fits) for _, fits in ways) else [(each, fits) for each, fits in ways if any(fits)]
 
 
@@ -214,9 +216,8 @@ def agrees(role: str, known: frozenset[str]) -> bool:
     return role in PERSONS and not PERSONS.isdisjoint(known)
 
 
-def _right_version(candidate: Candidate, facts: Facts) -> bool:
-    """In a mixed organisation a path belongs to the version of either end."""
-    known = _versions_of_both(facts)
+def _right_version(candidate: Candidate, known: frozenset[str]) -> bool:
+    """In a mixed organisation a path belongs to the version of either end. known: versions of both."""
     return not known or not known.isdisjoint(candidate.form.versions)
 
 
@@ -242,7 +243,8 @@ def _least_contradicted(found: list[Match], facts: Facts) -> list[Match]:
         facts._replace(client_roles=frozenset()),
         facts._replace(client_roles=frozenset(), server_roles=frozenset()),
     ):
-        fitting = [match for match in found if _plausible(match, given_up)]
+        versions = _versions_of_both(given_up)
+        fitting = [match for match in found if _plausible(match, given_up, versions)]
         if fitting:
             return fitting
     return found
