@@ -8,7 +8,7 @@ Decides no label, and must not know what an act is recognised by (`matching`) or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from classifier import roles
 from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
+from classifier.inspection import counted
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import SILENCE, Distinct, Labels, Scene, Tenants, distinct_rows
 from classifier.limits import LIVE_HOSTS, LIVE_NAMES
@@ -69,9 +70,10 @@ class Remembered:
     def keep(self, scene: Scene, tenants: Tenants, told: Mapping[int, Mapping[str, Reason]], names: _Names) -> None:
         """Remember what the hosts of a scene did and are called, with what was recalled of them."""
         _, newest = tenants.spans(scene.table)
-        for each in sorted({*told, *names.of}):
+        named = names.by_host()
+        for each in sorted({*told, *named}):
             address = scene.addresses.texts[tenants.addresses[each]]
-            called = sorted(names.of.get(each, {}).items(), key=lambda item: item[1])[:LIVE_NAMES]
+            called = sorted(named.get(each, {}).items(), key=lambda item: item[1])[:LIVE_NAMES]
             self.hosts.pop(address, None)
             if called or told.get(each):
                 self.hosts[address] = Memory(dict(told.get(each, {})), dict(called), int(newest[each]))
@@ -106,10 +108,12 @@ def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered |
     listed = [UNKNOWN] * len(tenants.addresses)
     if scene.inventory.entries:
         listed = [scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist()]
-    casting = _cast(scene.rulebook, seen, listed, 0)
+    entries = Distinct[Known]()
+    entry_of = np.array([entries.code(each) for each in listed], np.int64)
+    casting = _cast(scene.rulebook, seen, entries.values, entry_of, 0)
     for step in range(1, len(roles.STEPS)):
         seen.look(peers=casting, names=names)
-        casting = _cast(scene.rulebook, seen, listed, step)
+        casting = _cast(scene.rulebook, seen, entries.values, entry_of, step)
     told = _told(scene, seen, None if remembered is not None else casting)
     if remembered is not None:
         remembered.keep(scene, tenants, told, names)
@@ -138,14 +142,14 @@ class _Casting(NamedTuple):
     of: NDArray[np.int32]
 
 
-def _cast(rulebook: Rulebook, seen: _Seen, listed: list[Known], step: int) -> _Casting:
-    """Roles of every host, once for each distinct set of acts."""
-    entries = Distinct[Known]()
-    entry_of = np.array([entries.code(each) for each in listed], np.int64)
+def _cast(
+    rulebook: Rulebook, seen: _Seen, entries: Sequence[Known], entry_of: NDArray[np.int64], step: int
+) -> _Casting:
+    """Roles of every host, once for each distinct set of acts. entry_of: each host's entry of the inventory."""
     set_of = seen.all_acts()
     of, first = distinct_rows((set_of, entry_of))
     parts = [
-        _part(rulebook, seen.sets.values[acts], entries.values[entry], step)
+        _part(rulebook, seen.sets.values[acts], entries[entry], step)
         for acts, entry in zip(set_of[first].tolist(), entry_of[first].tolist(), strict=True)
     ]
     return _Casting(parts, of)
@@ -265,49 +269,65 @@ _BEST: Final = -1
 """Rank of a name that the DNS gives."""
 
 
-@dataclass(slots=True)
 class _Names:
-    """of: host number → name → the best (rank, number of the conversation). bearers: name in lower case → hosts."""
+    """What hosts are called. rows: int64, host, rank, number of the conversation that says so, and index into texts."""
 
-    of: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    _bearers: dict[str, set[int]] = field(default_factory=dict)
+    def __init__(self, rows: NDArray[np.int64], texts: list[str]) -> None:
+        self.rows, self._texts = rows, texts
+        folded = Distinct[str]()
+        fold_of = np.array([folded.code(_folded(text)) for text in texts], np.int64)[rows[:, 3]]
+        order = np.argsort(fold_of, kind="stable")
+        ends = np.cumsum(np.bincount(fold_of, minlength=len(folded.values)))
+        self._bearers = dict(zip(folded.values, np.split(rows[order, 0], ends), strict=False))  # and nothing behind
 
-    def add(self, number: int, rank: int, conversation: int, name: str) -> None:
-        """A name of a host, seen in a conversation."""
-        mine, ranked = self.of.setdefault(number, {}), (rank, conversation)
-        if name not in mine or ranked < mine[name]:
-            mine[name] = ranked
-            self._bearers.setdefault(name.lower().rstrip("."), set()).add(number)
+    def by_host(self) -> dict[int, dict[str, tuple[int, int]]]:
+        """host → name → the best (rank, number of the conversation)."""
+        found: dict[int, dict[str, tuple[int, int]]] = {}
+        for host, rank, conversation, name in self.rows.tolist():
+            mine, text = found.setdefault(host, {}), self._texts[name]
+            mine[text] = min((rank, conversation), mine.get(text, (rank, conversation)))
+        return found
 
-    def best(self, number: int) -> str:
-        """What a host is called, "" if nobody says."""
-        mine = self.of.get(number)
-        return min(zip(mine.values(), mine, strict=True))[1] if mine else ""
+    def best(self, count: int) -> list[str]:
+        """What each host is called, "" if nobody says: by rank, conversation and alphabet."""
+        called = sorted(range(len(self._texts)), key=self._texts.__getitem__)
+        place = np.argsort(np.array(called, np.int64))
+        hosts, rank, conversation, name = self.rows.T
+        order = np.lexsort((place[name], conversation, rank))[::-1]
+        chosen = np.full(count, -1)
+        chosen[hosts[order]] = name[order]  # of equal hosts the last one written stays
+        return [self._texts[number] if number >= 0 else "" for number in chosen.tolist()]
 
     def bearers(self, name: str) -> list[int]:
-        """Numbers of the hosts that have this name."""
-        return sorted(self._bearers.get(name.lower().rstrip("."), ()))
+        """Numbers of the hosts that have this name, in letters of either case."""
+        return sorted(map(int, {*self._bearers.get(_folded(name), ())}))
+
+
+def _folded(name: str) -> str:
+    return name.lower().rstrip(".")
 
 
 def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _Names:
     """Names from NTLM challenges, SMTP, certificates and the DNS, for the hosts in the capture."""
-    names, found = _Names(), scene.inspection.found
-    for number, memory in recalled.items():
-        for name, (rank, conversation) in memory.names.items():
-            names.add(number, rank, conversation, name)
-    in_run = scene.table.rows["number"]
-    for side, numbers in (("server", tenants.server), ("client", tenants.client)):
-        said = {code: told for code, entry in enumerate(found) if (told := _names_in(entry, _NAMING[side]))}
-        telling = np.zeros(len(found), np.bool_)
-        telling[list(said)] = True
-        rows = scene.in_order(np.flatnonzero(telling[scene.inspection.codes]))
+    texts = Distinct[str]()
+    listed = [
+        (host, rank, conversation, texts.code(name))
+        for host, memory in recalled.items()
+        for name, (rank, conversation) in memory.names.items()
+    ]
+    listed += _names_of_dns(scene, tenants, texts)
+    parts = [np.array(listed, np.int64).reshape(-1, 4)]
+    for side, hosts in (("server", tenants.server), ("client", tenants.client)):
+        told = [_names_in(entry, _NAMING[side]) for entry in scene.inspection.found]
+        flat = np.array([(rank, texts.code(name)) for each in told for rank, name in each], np.int64).reshape(-1, 2)
+        sizes = np.array([len(each) for each in told], np.int64)
+        rows = scene.in_order(np.flatnonzero(sizes[scene.inspection.codes]))
         codes = scene.inspection.codes[rows].astype(np.int64)
-        pairs, first = np.unique((codes << 32) | numbers[rows], return_index=True)
-        for pair, conversation in zip(pairs.tolist(), in_run[rows[first]].tolist(), strict=True):
-            for rank, name in said[pair >> 32]:
-                names.add(pair & 0xFFFFFFFF, rank, conversation, name)
-    _names_of_dns(scene, tenants, names)
-    return names
+        _, first = np.unique((codes << 32) | hosts[rows], return_index=True)
+        rows, size, begin = rows[first], sizes[codes[first]], (np.cumsum(sizes) - sizes)[codes[first]]
+        spread, names = np.repeat(rows, size), flat[np.repeat(begin, size) + counted(size)]
+        parts.append(np.column_stack([hosts[spread], names[:, 0], scene.table.rows["number"][spread], names[:, 1]]))
+    return _Names(np.concatenate(parts), texts.values)
 
 
 def _names_in(entry: object, naming: Mapping[str, int]) -> list[tuple[int, str]]:
@@ -318,7 +338,7 @@ def _names_in(entry: object, naming: Mapping[str, int]) -> list[tuple[int, str]]
     return [(rank, name) for rank, name in told if name and "*" not in name]
 
 
-def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
+def _names_of_dns(scene: Scene, tenants: Tenants, texts: Distinct[str]) -> Iterator[tuple[int, int, int, int]]:
     numbers: dict[str, list[int]] = {}
     for number, address in enumerate(tenants.addresses.tolist()):
         numbers.setdefault(scene.addresses.texts[address], []).append(number)
@@ -327,7 +347,7 @@ def _names_of_dns(scene: Scene, tenants: Tenants, names: _Names) -> None:
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
             if sign.field == "dns.answer" and kind in ("A", "AAAA"):
                 for number in numbers.get(value, ()):
-                    names.add(number, _BEST, scene.number(index), name)
+                    yield number, _BEST, scene.number(index), texts.code(name)
 
 
 # ---- what comes of it -------------------------------------------------------------------------
@@ -364,8 +384,9 @@ def _hosts(
 ) -> list[Host]:
     hosts = []
     untold: dict[str, Reason] = {}
-    for number, (mine, of) in enumerate(zip(listed, casting.of.tolist(), strict=True)):
-        acts, part, name = told.get(number, untold), casting.parts[of], names.best(number)
+    called = names.best(len(listed))
+    for number, (mine, of, name) in enumerate(zip(listed, casting.of.tolist(), called, strict=True)):
+        acts, part = told.get(number, untold), casting.parts[of]
         if mine is UNKNOWN and not (part.inferred or part.versions or name):
             hosts.append(NOBODY)
             continue

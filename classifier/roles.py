@@ -18,13 +18,17 @@ STEPS: Final = ("by acts alone", "by roles of peers", "outsiders")
 
 
 @lru_cache(maxsize=8)
-def _by_step(rulebook: Rulebook) -> tuple[tuple[RoleRule, ...], tuple[RoleRule, ...], tuple[RoleRule, ...]]:
+def _by_step(rulebook: Rulebook) -> tuple[_Rules, _Rules, _Rules]:
     """The rules of each of STEPS."""
-    steps: tuple[list[RoleRule], ...] = ([], [], [])
+    steps: tuple[list[tuple[frozenset[str], RoleRule]], ...] = ([], [], [])
     for rule in rulebook.roles:
         asks_peers = any(rulebook.acts[act].peers for act in (*rule.every, *rule.some, *rule.none))
-        steps[2 if rule.outsider else int(asks_peers)].append(rule)
+        steps[2 if rule.outsider else int(asks_peers)].append((frozenset(rule.some or rule.every[:1]), rule))
     return tuple(steps[0]), tuple(steps[1]), tuple(steps[2])
+
+
+_Rules = tuple[tuple[frozenset[str], RoleRule], ...]
+"""Rules, each with acts of which it needs one."""
 
 
 def versions_of(rulebook: Rulebook, acts: Iterable[str]) -> frozenset[str]:
@@ -68,9 +72,7 @@ def cast(
     return found
 
 
-def _apply(
-    rules: Iterable[RoleRule], acts: frozenset[str], versions: frozenset[str], found: dict[str, tuple[str, ...]]
-) -> None:
-    for rule in rules:
-        if holds(rule, acts, versions):
+def _apply(rules: _Rules, acts: frozenset[str], versions: frozenset[str], found: dict[str, tuple[str, ...]]) -> None:
+    for needed, rule in rules:
+        if not needed.isdisjoint(acts) and holds(rule, acts, versions):
             found[rule.role] = tuple(dict.fromkeys((*found.get(rule.role, ()), *reasons(rule, acts))))
