@@ -347,7 +347,7 @@ class Gist(NamedTuple):
 class Reading:
     """Reads the dialogues of one table, every distinct one once, in as many goes as it takes.
 
-    jobs: threads that may digest at a time. crew: who inspects.
+    jobs: threads that may work at a time on what was not read early. crew: who inspects.
     """
 
     def __init__(self, jobs: int = 2, crew: Crew | None = None) -> None:
@@ -381,7 +381,8 @@ class Reading:
     def early(
         self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64], home: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Read conversations that are over, and remember what labels will ask of their bytes.
+        """Read conversations that are over, and remember what labels will ask of their bytes; in one thread, since
+        others are at work on packets.
 
         chosen: their indexes in the table; home: int64, their indexes in the table that `rest` will be asked for.
         Returns those of the chosen whose bytes are still needed: an RPC virtual connection over HTTP is read with the
@@ -390,7 +391,7 @@ class Reading:
         self._reach(int(home.max(initial=-1)) + 1)
         unread = ~self._done[home] & have_bytes(table.store, chosen)
         chosen, home = chosen[unread], home[unread]
-        codes = self._read(table, orientation, chosen)
+        codes = self._read(table, orientation, chosen, jobs=1)
         whole = ~are_channels(self._found)[codes]
         halves, chosen, home = chosen[~whole], chosen[whole], home[whole]
         self._codes[home], self._client[home], self._done[home] = codes[whole], orientation.client[chosen], True
@@ -403,7 +404,7 @@ class Reading:
         index = np.flatnonzero(~self._done)
         self._client[index] = orientation.client[index]
         index = index[have_bytes(table.store, index)]
-        self._codes[index] = self._read(table, orientation, index)
+        self._codes[index] = self._read(table, orientation, index, self._jobs)
         return Inspection(table, self._client, self._codes, self._found, self._jobs, self._early)
 
     def _reach(self, count: int) -> None:
@@ -414,9 +415,9 @@ class Reading:
         self._done = np.concatenate([self._done, np.zeros(more, np.bool_)])
 
     def _read(
-        self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64]
+        self, table: ConversationTable, orientation: Orientation, chosen: NDArray[np.int64], jobs: int
     ) -> NDArray[np.int32]:
-        """What the chosen conversations of a table say: codes."""
+        """What the chosen conversations of a table say: codes. jobs: threads that digest at a time."""
         digests = np.concatenate([self._known, np.empty((len(chosen), 2), np.uint64)])
         fresh = digests[len(self._known) :]
 
@@ -428,7 +429,7 @@ class Reading:
                 scratch, words, fresh[part],
             )  # fmt: skip
 
-        _in_parts(digest, len(chosen), self._jobs)
+        _in_parts(digest, len(chosen), jobs)
         group_of, first = np.zeros(len(digests), np.int32), np.zeros(len(digests), np.int64)
         slots = np.zeros(1 << (2 * len(digests) + 15).bit_length(), np.int32)
         groups, before = int(_number(digests, slots, group_of, first)), len(self._known)
@@ -448,7 +449,7 @@ class Reading:
         each = sizes[group_of]
         place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
         side, offsets = np.repeat(self._client[home], each) ^ where[place, 0], where[place, 1].copy()
-        located = Located(*_located(store, 2 * np.repeat(chosen, each) + side, offsets, self._jobs))
+        located = Located(*_located(store, 2 * np.repeat(chosen, each) + side, offsets, jobs=1))
         self._early.add(2 * np.repeat(home, each) + side, offsets, located)
 
 

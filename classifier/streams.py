@@ -505,8 +505,11 @@ def _pack(store: Store, flows: int, moved: NDArray[np.int32]) -> None:
         target.length, target.next, target.arena = source.length, source.next, start
         if start >= BLANKS:
             target.arena = used
-            for i in range(length if used < start else 0):
-                store.arena[used + i] = store.arena[start + i]
+            if used + length <= start:
+                copy(store.arena, used, store.arena, start, length)
+            elif used < start:
+                for i in range(length):
+                    store.arena[used + i] = store.arena[start + i]
             used += length
         kept += 1
         moved[old] = kept
