@@ -96,8 +96,12 @@ def read_association(to_server: Stream, to_client: Stream, protocol: str | None 
 
 
 def evidence_of(findings: Findings, protocol: str, swapped: bool | None, streams: tuple[Stream, Stream]) -> Evidence:
-    """Findings as evidence of a protocol. swapped: as `Evidence.reversed`; streams: what they were read in."""
+    """Findings as evidence of a protocol, with at most `limits.MAX_SIGNS` signs.
+
+    swapped: as `Evidence.reversed`; streams: what they were read in.
+    """
     one, other = streams
+    many = len(findings.signs) > limits.MAX_SIGNS
     return Evidence(
         protocol,
         reversed=swapped,
@@ -106,9 +110,9 @@ def evidence_of(findings: Findings, protocol: str, swapped: bool | None, streams
         handouts=tuple(findings.handouts),
         authentication=findings.authentication,
         encryption=findings.encryption,
-        signs=tuple(findings.signs),
+        signs=tuple(findings.signs[: limits.MAX_SIGNS]),
         gap=one.has_hole or other.has_hole,
-        limited=findings.limited or one.limited or other.limited,
+        limited=many or findings.limited or one.limited or other.limited,
     )
 
 
