@@ -9,6 +9,7 @@ has a hole. A kernel lays the pieces of a batch of rows end to end; Python never
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,14 +41,14 @@ class Dialect:
     """How one text format writes a row.
 
     before: the literal in front of a column, by its name and number; end: what closes a row;
-    value: a whole value; template: one with holes, as the pieces around them (one more than holes) and
-    the holes' indexes; quote: what stands around times and plain texts.
+    values: the text of each of a column's distinct values; holes: matches what stands for a `Hole` in one, its index as
+    the only group; quote: what stands around times and plain texts.
     """
 
     before: Callable[[str, int], bytes]
     end: bytes
-    value: Callable[[Any], bytes]
-    template: Callable[[Any], tuple[list[bytes], list[int]]]
+    values: Callable[[list[Any]], list[str]]
+    holes: re.Pattern[bytes]
     quote: bytes
 
 
@@ -119,13 +120,16 @@ class _Builder:
                 self.texts.append(_letters(texts))
             case Coded(codes, distinct):
                 self._add_codes(codes, len(distinct))
-                for value in distinct:
-                    self._add_value([literal + self.dialect.value(value)], [])
+                self.value_pieces += range(len(self.pieces), len(self.pieces) + len(distinct))
+                self.pieces += [literal + text.encode() for text in self.dialect.values(distinct)]
+                self.holes += [-1] * len(distinct)
             case Framed(codes, distinct, frames):
                 self._add_codes(codes, len(distinct))
-                for template in distinct:
-                    (head, *tail), holes = self.dialect.template(template)
-                    self._add_value([literal + head, *tail], [len(self.numbers) + hole for hole in holes])
+                for text in self.dialect.values(distinct):
+                    parts = self.dialect.holes.split(literal + text.encode())
+                    self.value_pieces.append(len(self.pieces))
+                    self.pieces += parts[::2]
+                    self.holes += [*(len(self.numbers) + int(hole) for hole in parts[1::2]), -1]
                 self.numbers += list(frames.T)
 
     def finish(self) -> Layout:
@@ -134,7 +138,7 @@ class _Builder:
         pieces = [*fixed, *self.pieces]
         holes = np.array([-1] * len(fixed) + self.holes, np.int64)
         piece_at = np.zeros(len(pieces) + 1, np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=piece_at[1:])
+        np.cumsum(list(map(len, pieces)), out=piece_at[1:])
         value_piece = np.array([*self.value_pieces, len(self.pieces)], np.int64) + len(fixed)
         reach = np.concatenate([[0], np.cumsum(np.diff(piece_at) + WIDEST_NUMBER * (holes >= 0))])
         self.sizes = reach[value_piece[1:]] - reach[value_piece[:-1]]
@@ -178,11 +182,6 @@ class _Builder:
         self.codes.append(codes)
         self.bases.append(len(self.value_pieces))
 
-    def _add_value(self, pieces: list[bytes], holes: list[int]) -> None:
-        self.value_pieces.append(len(self.pieces))
-        self.pieces += pieces
-        self.holes += [*holes, -1]
-
 
 def _side_by_side(columns: list[NDArray[Any]], first: int, end: int) -> NDArray[np.int64]:
     """Columns as a matrix with one row per row of the batch, so that a row's numbers share cache lines."""
@@ -192,14 +191,16 @@ def _side_by_side(columns: list[NDArray[Any]], first: int, end: int) -> NDArray[
     return matrix
 
 
-_HARMLESS = np.zeros(256, bool)
-_HARMLESS[list(b"\x00ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:/+=_-")] = True
-_HARMLESS_FIRST = _HARMLESS.copy()
-_HARMLESS_FIRST[list(b"+=-")] = False
+_HARMLESS: Final = b"\x00ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:/+=_-"
+_HARMLESS_FIRST: Final = _HARMLESS.translate(None, b"+=-")
 
 
 def _letters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.dtype.itemsize)
+
+
+def _other_than(letters: bytes, texts: NDArray[np.uint8]) -> bytes:
+    return texts.tobytes().translate(None, letters)
 
 
 def _plain(column: Column) -> Column:
@@ -207,7 +208,7 @@ def _plain(column: Column) -> Column:
     match column:
         case Texts(texts):
             letters = _letters(texts)
-            if not (_HARMLESS[letters].all() and _HARMLESS_FIRST[letters[:, :1]].all()):
+            if _other_than(_HARMLESS, letters) or _other_than(_HARMLESS_FIRST, letters[:, :1]):
                 distinct, codes = np.unique(texts, return_inverse=True)
                 return Coded(codes.astype(np.int32), [text.decode("ascii", "replace") for text in distinct.tolist()])
         case Times(ns, digits) if (ns == NO_TIME).any():
@@ -233,10 +234,11 @@ def _write_rows(
         for column in range(len(layout.kinds)):
             kind = layout.kinds[column]
             lane = layout.lanes[column]
-            at = _piece(layout, column, out, at)
             if kind == VALUE:
-                at = _value(layout, values[row, lane], numbers[row], out, at)
-            elif kind == NUMBER:
+                at = _value(layout, values[row, lane], numbers[row], out, at)  # its first piece has the literal
+                continue
+            at = _piece(layout, column, out, at)
+            if kind == NUMBER:
                 at = _integer(numbers[row, lane], out, at)
             elif kind == TIME:
                 at = _time(numbers[row, lane], numbers[row, lane + 1], out, at)

@@ -68,7 +68,8 @@ def unicode(value: Any) -> Any:
 _HOLE: Final = f"hole {secrets.token_hex(16)} "
 """Stands in for a hole while JSON is made; no stranger's text can guess it."""
 
-_HOLES: Final = re.compile(f'"{_HOLE}([0-9]+)"')
+_NEXT: Final = f"{_HOLE}next"
+"""Stands before each of several values."""
 
 
 def _stand_in(value: Any) -> str:
@@ -77,17 +78,37 @@ def _stand_in(value: Any) -> str:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_stand_in).encode
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_stand_in
+).encode
 
 
 def json_text(value: Any) -> str:
     """A value as JSON on one line, safe to show: what would not print is escaped, a lone surrogate is U+FFFD."""
     text = _encode(value)
-    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+    return text if text.isprintable() else _UNUSUAL.sub(_escaped, text)
 
 
-def _escaped(character: str) -> str:
+_UNUSUAL: Final = re.compile("[^ -~]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
     return r"\ufffd" if "\ud800" <= character <= "\udfff" else json.dumps(character)[1:-1]
+
+
+def _json_texts(values: Iterable[Any]) -> list[str]:
+    """`json_text` of each. Items that lists share are encoded once, and all in one go."""
+    items = {id(item): item for value in values for item in (value if isinstance(value, list) else [value])}
+    marked = [each for item in items.values() for each in (_NEXT, item)]
+    encoded = (text[:-1] for text in json_text(marked).split(f'"{_NEXT}",')[1:])
+    texts = dict(zip(items, encoded, strict=True))
+    return [
+        f"[{','.join([texts[id(item)] for item in value])}]" if isinstance(value, list) else texts[id(value)]
+        for value in values
+    ]
 
 
 def json_dialect() -> Dialect:
@@ -97,8 +118,8 @@ def json_dialect() -> Dialect:
     return Dialect(
         before=lambda name, number: f"{',' if number else '{'}{json_text(name)}:".encode(),
         end=b"}\n",
-        value=lambda value: json_text(value).encode(),
-        template=_json_template,
+        values=_json_texts,
+        holes=re.compile(f'"{_HOLE}([0-9]+)"'.encode()),
         quote=b'"',
     )
 
@@ -106,11 +127,6 @@ def json_dialect() -> Dialect:
 def write_jsonl(table: Table, out: IO[bytes]) -> None:
     """Write each row as one JSON object in UTF-8. Raises OSError as `out` does."""
     _write(table, json_dialect(), out)
-
-
-def _json_template(value: Any) -> tuple[list[bytes], list[int]]:
-    parts = _HOLES.split(json_text(value))
-    return [piece.encode() for piece in parts[::2]], [int(index) for index in parts[1::2]]
 
 
 # ---- CSV ---------------------------------------------------------------------------------
@@ -121,26 +137,20 @@ _BARE: Final = re.compile(r"[\w.:/ ()\[\]{}'*\\<>-]*", re.ASCII)
 
 def csv_cell(value: Any) -> str:
     """A value as one cell: null is empty, lists and objects are JSON, a text never becomes a formula."""
+    return _cell(value, json_text(value))
+
+
+def _cell(value: Any, encoded: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return _quoted(json_text(value))
+        return _quoted(encoded)
     guard = "'" if value.lstrip(" ").startswith(_FORMULA) else ""
     return _quoted(guard + safe(value))
 
 
 def _quoted(text: str) -> str:
     return text if _BARE.fullmatch(text) and text == text.strip() else '"' + text.replace('"', '""') + '"'
-
-
-def _csv_template(value: Any) -> tuple[list[bytes], list[int]]:
-    if value is None:
-        return [b""], []
-    pieces, holes = _json_template(value)
-    doubled = [piece.replace(b'"', b'""') for piece in pieces]
-    doubled[0] = b'"' + doubled[0]
-    doubled[-1] += b'"'
-    return doubled, holes
 
 
 def csv_dialect() -> Dialect:
@@ -150,8 +160,8 @@ def csv_dialect() -> Dialect:
     return Dialect(
         before=lambda _, number: b"," if number else b"",
         end=b"\n",
-        value=lambda value: csv_cell(value).encode(),
-        template=_csv_template,
+        values=lambda values: list(map(_cell, values, _json_texts(values))),
+        holes=re.compile(f'""{_HOLE}([0-9]+)""'.encode()),
         quote=b"",
     )
 

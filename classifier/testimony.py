@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cache
+from itertools import chain, count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -69,14 +70,13 @@ def evidence(
     codes[rows] = np.array([texts.code(facts) for facts, _ in made], np.int32)[template_of]
     places = np.zeros((scene.table.count, max(len(shown) for _, shown in made)), np.int64)
     _fill(places, scene, frames, rows, template_of, [shown for _, shown in made], told, casts)
-    return Framed(codes, [_worded(value) for value in texts.values], places)
+    items = cache(_item)  # thousands of wordings are made of some hundred items
+    return Framed(codes, [list(map(items, count(), facts)) for facts in texts.values], places)
 
 
-def _worded(items: Iterable[tuple[str, str, str, str | None]]) -> list[dict[str, Any]]:
-    return [
-        {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(i), "file": file}
-        for i, (kind, name, value, file) in enumerate(items)
-    ]
+def _item(place: int, fact: tuple[str, str, str, str | None]) -> dict[str, Any]:
+    kind, name, value, file = fact
+    return {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(place), "file": file}
 
 
 def _shown_port(scene: Scene, labels: Labels, rows: NDArray[np.int64], told: _Told) -> NDArray[np.int64]:

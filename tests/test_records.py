@@ -90,6 +90,19 @@ def test_holes_are_filled_with_the_rows_own_numbers() -> None:
     ]
 
 
+def test_items_may_be_shared_by_lists() -> None:
+    item, other = {"kind": "x\u202e", "frame": Hole(0)}, {"kind": "y", "frame": None}
+    column = Framed(np.array([0, 1, 2, 3], np.int32), [[item], [other, item, item], [], item], np.arange(4)[:, None])
+    written = jsonl(Table((Field("a", "list[object]", False, ""),), {"a": column}))
+    assert [json.loads(line)["a"] for line in written.splitlines()] == [
+        [{"kind": "x\u202e", "frame": 0}],
+        [other, {"kind": "x\u202e", "frame": 1}, {"kind": "x\u202e", "frame": 1}],
+        [],
+        {"kind": "x\u202e", "frame": 3},
+    ]
+    assert not hazards(written)
+
+
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
 def test_any_number(numbers: list[int]) -> None:
     table = Table((Field("n", "int", False, ""),), {"n": Numbers(np.array(numbers, np.int64))})
