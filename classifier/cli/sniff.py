@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +94,8 @@ def sniff(interface: str, out: str, form: str | None, user: str | None, **settin
         Metrics(settings["metrics"], lambda: session.counters)
     bound = memory_bound(tap.ring, settings["packets"] is not None)
     say(f"listening to {interface}; memory stays below {bound / 2**20:,.0f} MiB")
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()  # unlike other commands, it may run for months
     session.start()
     reins.take(session)
     if screen:
