@@ -8,10 +8,9 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from classifier.errors import UsageError
 from classifier.hosts import Network
@@ -20,8 +19,7 @@ from classifier.toml_files import read_tables
 _KEYS: Final = ("finding", "reason", "expires", "client", "server", "port", "data-path")
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """Findings of one kind that are accepted, of all conversations or of those between hosts and at a port.
 
     expires: the last day on which it holds. port: of the server; 0 for any. path: a data path; "" for any.

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ Seen = tuple[str | None, str | None, str | None, frozenset[tuple[str, str]]]
 """Authentication, encryption, TLS version and the signs that findings ask for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(NamedTuple):
     """The column of findings, and how many conversations conform, deviate or can't be decided, by what was compared."""
 
     findings: Framed

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import IO, Any, Final
 
@@ -109,7 +108,7 @@ def _write(documents: Mapping[str, Column], out: IO[bytes]) -> None:
     names = list(documents)
     before = dict(zip(names, _openings(names), strict=True))
     last = names[-1].count(".")
-    dialect = replace(json_dialect(), before=lambda name, _: before[name], end=b"}" * (last + 1) + b"\n")
+    dialect = json_dialect()._replace(before=lambda name, _: before[name], end=b"}" * (last + 1) + b"\n")
     for text in render(documents, dialect):
         out.write(text)
 

@@ -111,8 +111,7 @@ def _packet(batch: PacketBatch, row: int, captures: CaptureSet, conversation: in
 # ---- endpoints of conversations ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
+class _Pairs(NamedTuple):
     """The endpoint pairs of the wanted conversations.
 
     words: distinct pairs; digests: uint64, theirs, sorted; talks: for each pair the conversations between those

@@ -7,7 +7,6 @@ packets, frames or tables.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -53,8 +52,7 @@ _SAY_ALL_BY_AUTHENTICATION: Final = frozenset({"smtp", "http", "rpc-over-http", 
 """Their inspectors leave the authentication open until somebody proved himself or was served without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(NamedTuple):
     """What one conversation shows of one of its hosts, or of a host that it names, against the inventory.
 
     kind: "contradiction" or "unlisted". word: the role or version that shows. host: its address; listed: what the

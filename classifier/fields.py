@@ -14,7 +14,7 @@ shapes, because conversations are many and distinct values are few:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ from classifier import model
 Kind = Literal["int", "bool", "str", "time", "list[str]", "list[int]", "object", "list[object]"]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One column, or one member of an object in a column.
 
     kind: JSON type of its values; nullable: whether null can stand there; words: the closed vocabulary
@@ -40,30 +39,26 @@ class Field:
     members: tuple[Field, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """values: int64, one per conversation."""
 
     values: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(NamedTuple):
     """ns: int64 nanoseconds since the epoch, `NO_TIME` for null; digits: int8 fraction digits to write, 0 to 9."""
 
     ns: NDArray[np.int64]
     digits: NDArray[np.int8]
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(NamedTuple):
     """values: dtype 'S', one ASCII text per conversation, never null."""
 
     values: NDArray[np.bytes_]
 
 
-@dataclass(frozen=True, slots=True)
-class Coded:
+class Coded(NamedTuple):
     """codes: int32, one per conversation, index into values; values: distinct, JSON-ready, None for null."""
 
     codes: NDArray[np.int32]
@@ -77,8 +72,7 @@ class Hole:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Framed:
+class Framed(NamedTuple):
     """A `Coded` column whose values may hold a `Hole` wherever an object has an int member.
 
     codes: int32, one per conversation; values: distinct, JSON-ready but for the holes; frames: int64,

@@ -10,7 +10,6 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -57,8 +56,7 @@ Test = Mapping[str, tuple[Pattern, ...]]
 """Fact to patterns: every fact must have a word that fits one of its patterns."""
 
 
-@dataclass(frozen=True, slots=True)
-class FindingRule:
+class FindingRule(NamedTuple):
     """One check. reason: why it has that severity. text: what was seen; documented: what should have been, "" where no
     document says. when: one of these tests must hold, and none of `unless`. page: what to make of it, in Markdown.
     """

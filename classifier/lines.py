@@ -13,7 +13,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,8 +35,7 @@ WIDEST_TIME: Final = 30
 """2026-01-02T03:04:05.123456789Z"""
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(NamedTuple):
     """How one text format writes a row.
 
     before: the literal in front of a column, by its name and number; end: what closes a row;

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from itertools import count
@@ -67,8 +66,7 @@ class Level(IntEnum):
     """Bytes that only this product has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(NamedTuple):
     """What the evidence says of one service. hint: it speaks for the product even where no role is known."""
 
     level: Level
@@ -76,8 +74,7 @@ class Speech:
     hint: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One form of a path, in one direction. number: its own; order: place in the documents, tables before
     notes before others."""
 

@@ -6,9 +6,8 @@ Asks `verdicts` and `matching`; decides no label. Must not know what a finding i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from .matching import Facts, candidates
 from .model import EXCHANGE_ROLES
@@ -21,8 +20,7 @@ _SHARED: Final = frozenset({135, 139, 445, 593})
 """Ports on which every Windows service may be reached ([MS-RPCE] 2.1.1): no row of the documents covers them all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Displacement:
+class Displacement(NamedTuple):
     """A documented way of data between wrong hosts. sides: who is out of place. clients, servers: roles that the
     documents name; paths: ids of the ways."""
 

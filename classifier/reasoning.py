@@ -7,8 +7,7 @@ of its own, and words nothing but the objections.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier.matching import Facts, Match, matches
 from classifier.model import VERSIONS
@@ -16,8 +15,7 @@ from classifier.rules import ANY, Rulebook
 from classifier.verdicts import Decision, decide, objection
 
 
-@dataclass(frozen=True, slots=True)
-class Settling:
+class Settling(NamedTuple):
     """If one thing were known: what ("client", "server", "version"), which value, and the answer."""
 
     what: str
@@ -26,8 +24,7 @@ class Settling:
     certainty: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(NamedTuple):
     """titles: of the paths that the label names. refused: paths that the bytes or the port allowed, with what spoke
     against each, best first. settling: what would leave fewer paths, or give a label where there is none. roles: what
     is known of both hosts, by name of the side."""

@@ -12,9 +12,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import chain, islice, zip_longest
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.cells import cell_len, chop_cells
 
@@ -182,8 +181,7 @@ def _write(table: Table, dialect: Dialect, out: IO[bytes]) -> None:
 # ---- the terminal ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What people see of a table: needs names the columns it reads, cells maps a heading to a row's text."""
 
     needs: tuple[str, ...]
@@ -356,7 +354,7 @@ SIGNATURES: Final = View(
 
 def signature_table(listed: Sequence[ListedSignature]) -> Table:
     """The signatures as columns."""
-    return Table.of_rows(SIGNATURE_FIELDS, [asdict(signature) for signature in listed])
+    return Table.of_rows(SIGNATURE_FIELDS, [signature._asdict() for signature in listed])
 
 
 def outline(value: Any, depth: int = 0) -> str:

@@ -8,8 +8,7 @@ takes the copies that labels are made from, while the table itself goes on being
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +48,7 @@ time); lost: packets the capture had lost when it began; segments: the flows' la
 QUIET, CHANGED, OVER = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """Nanoseconds of silence that end a conversation. active: after this, one that goes on is reported again.
 
     closed: after FINs or a RST, for late segments; attempt: where only one side was ever seen.

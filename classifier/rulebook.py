@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -241,7 +240,7 @@ class _Reader:
             seen.add(key)
 
     def _service(self, table: _Table) -> Service:
-        table.allow(*(each.name for each in fields(Service) if each.name != "id"))
+        table.allow(*(name for name in Service._fields if name != "id"))
         return Service(
             id=table.name, title=table.text("title"), plain=tuple(table.plain()),
             proof=self._conditions(table, "proof"), hint=self._conditions(table, "hint"),

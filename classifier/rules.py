@@ -11,10 +11,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from .errors import RulebookError
 from .model import VERSIONS
@@ -38,8 +38,7 @@ COLUMNS: Final = (
 """Columns of the documents, word for word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a service listens. kind: "port" (low to high), "dynamic-rpc" (a port that an endpoint mapper
     hands out), "dynamic" (any other port chosen at run time), "local" (never on a wire)."""
 
@@ -77,8 +76,7 @@ def parse_endpoint(text: str) -> Endpoint | None:
     return Endpoint("port", transport, first, last) if 0 < first <= last <= 65_535 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """What the documents say of a data path in some versions of Exchange; most paths have one form."""
 
     versions: tuple[str, ...]
@@ -98,8 +96,7 @@ class Form:
     notes: str
 
 
-@dataclass(frozen=True, slots=True)
-class DataPath:
+class DataPath(NamedTuple):
     """One documented way of data: a row of the reference tables.
 
     part_of: id of the path of which every conversation of this one is also one ("" if none).
@@ -152,8 +149,7 @@ class DataPath:
         return next((form for form in self.forms if version in form.versions), self.forms[0])
 
 
-@dataclass(frozen=True, slots=True)
-class RpcInterface:
+class RpcInterface(NamedTuple):
     """A DCE/RPC interface. version: "major.minor", "1.x" or "" where unknown.
 
     exchange_only: an accepted bind proves an Exchange server. neutral: every RPC server has it
@@ -177,8 +173,7 @@ class RpcInterface:
         return self.version.partition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class FirewallRule:
+class FirewallRule(NamedTuple):
     """A Windows Firewall rule that Exchange 2010 Setup makes. opens: "ports", "dynamic-rpc", "rpc-epmap", "any"."""
 
     id: str
@@ -220,8 +215,7 @@ Condition = Mapping[str, tuple[Pattern, ...]]
 """Sign field to patterns: every field must be there, with a value that fits one of its patterns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """Which bytes belong to a service. Several data paths may speak one service; roles tell them apart.
 
     plain: payload protocols that carry it, each with the port it is limited to (0: the path's own ports).
@@ -245,8 +239,7 @@ class Service:
     opaque: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """What one conversation shows of the host on one of its sides.
 
     side: "server", "client", or "named": the host that a Kerberos ticket or a mail exchanger record names.
@@ -271,8 +264,7 @@ class Act:
     counterexamples: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RoleRule:
+class RoleRule(NamedTuple):
     """Which acts make a host play a role: all of `every`, one of `some` (if any), none of `none`.
 
     versions: the host must be known to be of one of these, and of no other; empty: of any, known or not.
@@ -360,8 +352,7 @@ class Rulebook:
         return self._port_starts[transport]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Issue:
+class Issue(NamedTuple):
     """A defect of the signatures. file: name inside the directory; line: from 1; text: one sentence."""
 
     file: str
@@ -375,8 +366,7 @@ class Issue:
 # ---- what people read ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSignature:
+class ListedSignature(NamedTuple):
     """One line of `exflow signatures list`."""
 
     id: str
@@ -420,7 +410,7 @@ def describe(rulebook: Rulebook, path_id: str) -> dict[str, Any]:
 
 
 def _described_form(form: Form) -> dict[str, Any]:
-    described: dict[str, Any] = {each.name: getattr(form, each.name) for each in fields(Form)}
+    described: dict[str, Any] = form._asdict()
     for key in ("endpoints", "implied_endpoints"):
         described[key] = [str(endpoint) for endpoint in described[key]]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in described.items()}

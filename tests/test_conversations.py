@@ -8,7 +8,6 @@ import struct
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +182,10 @@ def rpc_dialogues(path: Path) -> Iterator[tuple[Dialogue, Dialogue]]:
         regular = all(len(stream.chunks) <= 1 and not stream.truncated for stream in both)
         if regular and all(len(data) >= len(stream.head) for stream, data in zip(both, whole, strict=True)):
             to_server, to_client = (
-                replace(stream, chunks=(Chunk(0, data[: len(stream.head)]),) if stream.head else ())
+                stream._replace(chunks=(Chunk(0, data[: len(stream.head)]),) if stream.head else ())
                 for stream, data in zip(both, whole, strict=True)
             )
-            yield dialogue, replace(dialogue, to_server=to_server, to_client=to_client)
+            yield dialogue, dialogue._replace(to_server=to_server, to_client=to_client)
 
 
 @shared.needed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +53,9 @@ def cleaned(dialogue: Dialogue) -> Dialogue | None:
         end = essence.clean(head, 0, len(head), tcp, call, port, stubs)
         kept.append(head[:end].tobytes())
     to_server, to_client = (
-        replace(stream, chunks=(Chunk(0, data),) if data else ()) for stream, data in zip(streams, kept, strict=True)
+        stream._replace(chunks=(Chunk(0, data),) if data else ()) for stream, data in zip(streams, kept, strict=True)
     )
-    return replace(dialogue, to_server=to_server, to_client=to_client)
+    return dialogue._replace(to_server=to_server, to_client=to_client)
 
 
 def told(found: object) -> object:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -80,9 +79,9 @@ def changed(dialogue: Dialogue, heads: Heads, places: list[tuple[int, int]], cha
     ours, theirs = bytes(fresh[0]), bytes(fresh[1])
 
     def stream(before: Stream, data: bytes) -> Stream:
-        return replace(before, chunks=(Chunk(0, data),) if data else ())
+        return before._replace(chunks=(Chunk(0, data),) if data else ())
 
-    other = replace(dialogue, to_server=stream(dialogue.to_server, ours), to_client=stream(dialogue.to_client, theirs))
+    other = dialogue._replace(to_server=stream(dialogue.to_server, ours), to_client=stream(dialogue.to_client, theirs))
     return other, (ours, theirs)
 
 
@@ -145,11 +144,11 @@ def test_the_port_of_the_client_tells_nothing_of_an_address_that_the_server_name
     """A bind_ack names a port: nothing new if it is the server's own, whatever the client's is."""
     named = 0
     for dialogue in (dialogue for path in SHIPPED for dialogue in dialogues(path)):
-        elsewhere = replace(dialogue, server_port=1 if dialogue.oriented else dialogue.server_port)
+        elsewhere = dialogue._replace(server_port=1 if dialogue.oriented else dialogue.server_port)
         found = inspectors.inspect(elsewhere)
         if isinstance(found, Evidence) and found.protocol == "dcerpc" and found.handouts:
             named += 1
-            same = replace(elsewhere, client_port=found.handouts[0].port)
+            same = elsewhere._replace(client_port=found.handouts[0].port)
             assert inspectors.inspect(same) == found
     assert named > 20
 
@@ -171,7 +170,7 @@ def test_ports_of_one_class_are_one_to_inspectors() -> None:
         if isinstance(found, Evidence) and found.protocol in ("dcerpc", "epm"):
             fresh[int(found.reversed)] = ports[int(found.reversed)]
         moved += fresh != list(ports)
-        assert inspectors.inspect(replace(dialogue, server_port=fresh[0], client_port=fresh[1])) == found
+        assert inspectors.inspect(dialogue._replace(server_port=fresh[0], client_port=fresh[1])) == found
     assert moved > 100
 
 

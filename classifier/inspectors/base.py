@@ -53,8 +53,7 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """One direction. chunks are in order; TCP chunks never touch: between two there is a hole.
 
     started: offset 0 is known to be the direction's first byte (its SYN was captured, or it is UDP).
@@ -83,8 +82,7 @@ class Stream:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Dialogue:
+class Dialogue(NamedTuple):
     """Both directions of one conversation.
 
     oriented: a SYN (or SYN-ACK) told client from server. When false, to_server and to_client may be

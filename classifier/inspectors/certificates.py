@@ -8,9 +8,8 @@ Source: RFC 5280 section 4.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
 
@@ -18,8 +17,7 @@ MAX_NAMES: Final = 64
 """Alternative names kept of one certificate; content networks have up to a hundred, Exchange has a dozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """Names as RFC 4514 text; dns_names: subjectAltName entries of type dNSName; not_before, not_after: RFC 3339, UTC,
     "" where they can't be read."""
 

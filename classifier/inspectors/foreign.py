@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier.inspectors import der
 from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, Place, Side
@@ -17,8 +16,7 @@ from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, Pla
 Test = Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(NamedTuple):
     """client, server: what proves the protocol in the first bytes (datagram) of that side; None proves nothing.
 
     Where the two tests differ, the one that holds tells the orientation.

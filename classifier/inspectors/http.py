@@ -12,7 +12,7 @@ from base64 import b64decode
 from binascii import Error
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from classifier import limits
 from classifier.inspectors import gssapi
@@ -57,8 +57,7 @@ _BODY_LOOK: Final = 4096
 """Bytes of a body looked into for its SOAP operation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Start line and headers of one message.
 
     method, target: of a request, b"" in an answer; status: of an answer, 0 in a request.

@@ -43,4 +43,4 @@ def _greeted(dialogue: Dialogue, server: Side) -> Evidence:
 def _without_greeting(stream: Stream) -> Stream:
     first = stream.chunks[0]
     rest = (Chunk(len(GREETING), first.data[len(GREETING) :]),) if len(first.data) > len(GREETING) else ()
-    return replace(stream, chunks=rest + stream.chunks[1:])
+    return stream._replace(chunks=rest + stream.chunks[1:])

@@ -8,8 +8,7 @@ format 1.2, bzip2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from classifier.limits import COMPRESSED_BLOCK, COMPRESSED_PIECE, MAX_DECODER_LOG, MAX_EXPANSION, MAX_UNASKED_EXPANSION
 from classifier.sources.reading import Input
@@ -37,8 +36,7 @@ class Decoder(Protocol):
         """At most max_length bytes of output. Raises the library's own error for what is corrupt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One format. magics: first bytes of a member; padded: zeros may follow a member (tapes, the .xz format)."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -138,7 +138,7 @@ def test_mutated_real_payloads_never_raise(folder: str) -> None:
             dialogue = talk.dialogue()
             for _ in range(20):
                 sides = [_mutated(stream, chance) for stream in (dialogue.to_server, dialogue.to_client)]
-                inspect(replace(dialogue, to_server=sides[0], to_client=sides[1]))
+                inspect(dialogue._replace(to_server=sides[0], to_client=sides[1]))
 
 
 def _mutated(stream: Stream, chance: random.Random) -> Stream:
