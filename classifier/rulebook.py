@@ -410,7 +410,7 @@ class _Table:
         """A list of texts; one text stands for a list of one."""
         value = self.table.get(key, [])
         values = value if isinstance(value, list) else [value]
-        return tuple(each for each in values if self.is_text(each, key))
+        return tuple(each for each in values if isinstance(each, str) or self.is_text(each, key))
 
     def word(self, key: str, vocabulary: Sequence[str]) -> str:
         value = self.table.get(key, vocabulary[0])
