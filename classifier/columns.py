@@ -6,7 +6,7 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from classifier.conversations import STATES, connection_states
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
 from classifier.hosts import Host
-from classifier.inspectors.base import Evidence, Interface, Place
+from classifier.inspectors.base import Evidence, Interface
 from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants
 from classifier.model import ORIENTATIONS
 from classifier.packets import Frames, Interfaces
@@ -30,7 +30,7 @@ from classifier.verdicts import Decision
 def of_scene(
     scene: Scene,
     labels: Labels,
-    resolved: dict[int, Resolution],
+    resolved: Mapping[int, Resolution],
     tenants: Tenants,
     hosts: Sequence[Host],
     interfaces: Interfaces,
@@ -38,13 +38,14 @@ def of_scene(
     encapsulations: Encapsulations,
 ) -> dict[str, Column]:
     """All columns of `fields.FIELDS` but the findings, which are `audit`'s."""
+    told = testimony.Told.of(scene, resolved, frames)
     return {
         **_identity(scene, interfaces, frames),
         **_counts(scene),
         **_encapsulation(scene, encapsulations),
         "protocol": _of_evidence(scene, lambda evidence: evidence.protocol),
         "rpc_interfaces": _rpc_interfaces(scene, frames),
-        "resolved_by": _resolved_by(scene, resolved, frames),
+        "resolved_by": _resolved_by(scene.rulebook, told),
         **_label(labels),
         "authentication": _of_evidence(scene, lambda evidence: evidence.authentication),
         "encryption": _of_evidence(scene, lambda evidence: evidence.encryption),
@@ -52,7 +53,7 @@ def of_scene(
         "tls_sni": _of_evidence(scene, lambda evidence: evidence.tls_sni),
         "ja4": _of_evidence(scene, lambda evidence: evidence.ja4),
         "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
-        "evidence": testimony.evidence(scene, labels, resolved, tenants, hosts, frames),
+        "evidence": testimony.evidence(scene, labels, told, tenants, hosts, frames),
     }
 
 
@@ -131,28 +132,13 @@ def short_name(rulebook: Rulebook, uuid: str, version: str) -> str | None:
 
 def _rpc_interfaces(scene: Scene, frames: Frames) -> Framed:
     """Values by evidence; a frame for each of its interfaces by conversation."""
-    values = [
-        [_interface(scene.rulebook, interface, i) for i, interface in enumerate(entry.interfaces)]
-        if isinstance(entry, Evidence)
-        else []
-        for entry in scene.inspection.found
-    ]
-    seen = [
-        (index, i, interface.place)
-        for index, evidence in scene.with_evidence(lambda entry: entry.interfaces)
-        for i, interface in enumerate(evidence.interfaces)
-    ]
-    return Framed(scene.inspection.codes, values, _located(scene, frames, seen))
-
-
-def _located(scene: Scene, frames: Frames, seen: Sequence[tuple[int, int, Place]]) -> NDArray[np.int64]:
-    """Frame numbers by conversation and hole: of each (conversation, hole, place)."""
-    holes = 1 + max((hole for _, hole, _ in seen), default=-1)
-    numbers = np.zeros((scene.table.count, holes), np.int64)
-    if seen:
-        indexes, columns, places = zip(*seen, strict=True)
-        numbers[list(indexes), list(columns)] = scene.inspection.locate(indexes, places).frames % frames.BLOCK
-    return numbers
+    spoken = [entry.interfaces if isinstance(entry, Evidence) else () for entry in scene.inspection.found]
+    values = [[_interface(scene.rulebook, each, i) for i, each in enumerate(interfaces)] for interfaces in spoken]
+    places = [[each.place for each in interfaces] for interfaces in spoken]
+    codes = scene.inspection.codes
+    rows = np.flatnonzero(np.array([bool(each) for each in spoken], np.bool_)[codes])
+    located = scene.inspection.locate_lists(rows, places, codes[rows])
+    return Framed.of(codes, values, rows, [column % frames.BLOCK for column in located])
 
 
 def _interface(rulebook: Rulebook, interface: Interface, hole: int) -> dict[str, Any]:
@@ -165,28 +151,18 @@ def _interface(rulebook: Rulebook, interface: Interface, hole: int) -> dict[str,
     }
 
 
-def _resolved_by(scene: Scene, resolved: dict[int, Resolution], frames: Frames) -> Framed:
-    codes, places = np.zeros(scene.table.count, np.int32), np.zeros((scene.table.count, 2), np.int64)
-    values = Distinct[tuple[Any, ...] | None]()
-    values.code(None)
-    for index, (best, _) in resolved.items():
-        learnt = best.conversation >= 0
-        named = (
-            best.kind,
-            best.uuid or None,
-            short_name(scene.rulebook, best.uuid, best.version) if best.uuid else None,
-        )
-        codes[index] = values.code((*named, frames.file(best.frame) if learnt else None))
-        places[index] = frames.number(best.frame), best.conversation + 1
-    return Framed(codes, [None if value is None else _resolution(*value) for value in values.values], places)
+def _resolved_by(rulebook: Rulebook, told: testimony.Told) -> Framed:
+    values = [None if story is None else _resolution(rulebook, *story) for story in told.stories]
+    rows = np.flatnonzero(told.codes)
+    return Framed.of(told.codes, values, rows, [told.frames[rows], told.conversations[rows]])
 
 
-def _resolution(kind: str, uuid: str | None, name: str | None, file: str | None) -> dict[str, Any]:
+def _resolution(rulebook: Rulebook, kind: str, uuid: str, version: str, file: str | None) -> dict[str, Any]:
     seen = file is not None
     return {
         "kind": kind,
-        "uuid": uuid,
-        "name": name,
+        "uuid": uuid or None,
+        "name": short_name(rulebook, uuid, version) if uuid else None,
         "frame": Hole(0) if seen else None,
         "file": file,
         "conversation": Hole(1) if seen else None,

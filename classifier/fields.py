@@ -13,6 +13,7 @@ shapes, because conversations are many and distinct values are few:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -76,12 +77,22 @@ class Framed(NamedTuple):
     """A `Coded` column whose values may hold a `Hole` wherever an object has an int member.
 
     codes: int32, one per conversation; values: distinct, JSON-ready but for the holes; frames: int64,
-    one row per conversation, as many columns as the value with the most holes needs.
+    one row per conversation, one column per hole.
     """
 
     codes: NDArray[np.int32]
     values: list[Any]
     frames: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, codes: NDArray[np.int32], values: list[Any], rows: NDArray[np.int64], numbers: Sequence[NDArray[np.int64]]
+    ) -> Framed:
+        """Numbers of these rows only, for each hole; a hole's lie together, and take no memory where there are none."""
+        frames = np.zeros((len(numbers), len(codes)), np.int64)
+        for hole, column in enumerate(numbers):
+            frames[hole, rows] = column
+        return cls(codes, values, frames.T)
 
 
 Column = Numbers | Times | Texts | Coded | Framed

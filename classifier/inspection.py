@@ -11,7 +11,7 @@ frames that labels may ask for are remembered.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -210,7 +210,7 @@ class Inspection:
 
     codes: int32, one per conversation, index into found. found: distinct answers; entry 0 is None, for
     conversations without payload. client: int8, the orientation in which the dialogues were read.
-    early: where the bytes of those that were read early came. jobs: threads that may look up frames at a time.
+    early: where the bytes of those that were read early came.
     inside: of conversations that were read decrypted, for each `Side` where the bytes are from; their evidence names
     places inside, and those of the handshake behind `OUTSIDE`.
     """
@@ -219,7 +219,6 @@ class Inspection:
     client: NDArray[np.int8]
     codes: NDArray[np.int32]
     found: list[Evidence | Answer | None]
-    jobs: int = 1
     early: EarlyPlaces = field(default_factory=lambda: EarlyPlaces())
     inside: dict[int, tuple[Origins, Origins]] = field(default_factory=dict)
 
@@ -230,14 +229,13 @@ class Inspection:
 
     def locate(self, indexes: Sequence[int], places: Sequence[Place]) -> Located:
         """The frames that brought the bytes at these places, each of the conversation at the same index."""
-        where = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(places)).reshape(-1, 2)
-        return self.locate_all(np.array(indexes, np.int64), where[:, 0], where[:, 1].copy())
+        return self.locate_all(np.array(indexes, np.int64), *_side_and_offset(places))
 
     def locate_all(self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64]) -> Located:
         """As `locate`, with the places as columns (`Side` and offset of each)."""
         numbers = 2 * index + (self.client[index] ^ side)
         outside = offset & (OUTSIDE - 1)
-        frames, times = _located(self.table.store, numbers, outside, self.jobs)
+        frames, times = locate(self.table.store, numbers, outside)
         lost = np.flatnonzero(frames < 0)
         frames[lost], times[lost] = self.early.find(numbers[lost], outside[lost])
         lost = lost[frames[lost] < 0]
@@ -246,6 +244,23 @@ class Inspection:
         if self.inside:
             self._locate_inside(index, side, offset, Located(frames, times))
         return Located(frames, times)
+
+    def locate_lists(
+        self, index: NDArray[np.int64], lists: Sequence[Sequence[Place]], list_of: NDArray[np.int32]
+    ) -> Iterator[NDArray[np.int64]]:
+        """The frames of the first, the second, ... place listed for each conversation, 0 where it has fewer.
+
+        list_of: each one's index into lists.
+        """
+        sizes = np.array([len(each) for each in lists], np.int64)
+        starts = np.cumsum(sizes) - sizes
+        side, offset = _side_and_offset(chain.from_iterable(lists))
+        for number in range(int(sizes.max(initial=0))):
+            having = np.flatnonzero((sizes > number)[list_of])
+            place = starts[list_of[having]] + number
+            frames = np.zeros(len(index), np.int64)
+            frames[having] = self.locate_all(index[having], side[place], offset[place]).frames
+            yield frames
 
     def _locate_inside(
         self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64], located: Located
@@ -257,18 +272,6 @@ class Inspection:
             piece = int(np.searchsorted(origins.starts, offset[row], side="right")) - 1
             if piece >= 0:
                 located.frames[row], located.times[row] = origins.frames[piece], origins.times[piece]
-
-
-def _located(
-    store: Store, numbers: NDArray[np.int64], offset: NDArray[np.int64], jobs: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    frames, times = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
-
-    def find(part: slice) -> None:
-        frames[part], times[part] = locate(store, numbers[part], offset[part])
-
-    _in_parts(find, len(numbers), jobs)
-    return frames, times
 
 
 @dataclass(slots=True)
@@ -347,7 +350,7 @@ class Gist(NamedTuple):
 class Reading:
     """Reads the dialogues of one table, every distinct one once, in as many goes as it takes.
 
-    jobs: threads that may work at a time on what was not read early. crew: who inspects.
+    jobs: threads that may digest at a time what was not read early. crew: who inspects.
     """
 
     def __init__(self, jobs: int = 2, crew: Crew | None = None) -> None:
@@ -405,7 +408,7 @@ class Reading:
         self._client[index] = orientation.client[index]
         index = index[have_bytes(table.store, index)]
         self._codes[index] = self._read(table, orientation, index, self._jobs)
-        return Inspection(table, self._client, self._codes, self._found, self._jobs, self._early)
+        return Inspection(table, self._client, self._codes, self._found, self._early)
 
     def _reach(self, count: int) -> None:
         """Have room for so many conversations."""
@@ -445,12 +448,17 @@ class Reading:
         used, group_of = np.unique(self._codes[home], return_inverse=True)
         places = [_places(self._found[code]) for code in used.tolist()]
         sizes = np.array([len(each) for each in places], np.int64)
-        where = np.fromiter(chain.from_iterable(chain.from_iterable(places)), np.int64).reshape(-1, 2)
+        side, offset = _side_and_offset(chain.from_iterable(places))
         each = sizes[group_of]
         place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
-        side, offsets = np.repeat(self._client[home], each) ^ where[place, 0], where[place, 1].copy()
-        located = Located(*_located(store, 2 * np.repeat(chosen, each) + side, offsets, jobs=1))
-        self._early.add(2 * np.repeat(home, each) + side, offsets, located)
+        sides, offsets = np.repeat(self._client[home], each) ^ side[place], offset[place]
+        located = Located(*locate(store, 2 * np.repeat(chosen, each) + sides, offsets))
+        self._early.add(2 * np.repeat(home, each) + sides, offsets, located)
+
+
+def _side_and_offset(places: Iterable[Place]) -> NDArray[np.int64]:
+    """Places as two columns."""
+    return np.fromiter(chain.from_iterable(places), np.int64).reshape(-1, 2).T.copy()
 
 
 def counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

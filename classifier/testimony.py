@@ -1,25 +1,21 @@
 """What each label stands on: the facts that its decision names, worded, each with the frame that shows it.
 
-Owns the column `evidence`. A wording is made once for all conversations that share it; which frames show it is worked
-out for all conversations at once. Decides nothing.
+Owns the column `evidence`, and what is told of ports that were handed out. A wording is made once for all conversations
+that share it; which frames show it is worked out for all conversations at once. Decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import chain, count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.endpoints import Announcement
 from classifier.fields import Framed, Hole
 from classifier.headers import TCP
 from classifier.hosts import Host, Reason
-from classifier.inspection import counted
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants, distinct_rows
 from classifier.limits import MAX_SIGNS
@@ -27,248 +23,128 @@ from classifier.matching import telling_signs
 from classifier.packets import Frames
 from classifier.rules import Rulebook
 
-FIRST, ANNOUNCED, READ, WITNESSED, UNSEEN = range(5)
-"""What shows a fact: the conversation's first frame, that of the announcement, bytes of the payload, a reason for a
-role, or nothing."""
-
-Shown = tuple[int, int, int]
-"""One of the above; for bytes their side and offset, for a reason its side (0 client, 1 server) and number."""
-
 Facts = tuple[tuple[str, str, str, str | None], ...]
 """kind, field, value and file (None where no frame shows it) of facts in words."""
 
 _MOST_ITEMS: Final = 2 * MAX_SIGNS
+"""Facts shown of a payload."""
+
 _MOST_REASONS: Final = 2
 """Reasons shown of each role with a label; `exflow hosts` has all."""
 
 
+class _Part(NamedTuple):
+    """What labels stand on of one kind, for all conversations that have one.
+
+    codes: each one's index into texts; texts: distinct; frames: int64 for each fact that a text may have, the
+    numbers of the frames that show it.
+    """
+
+    codes: NDArray[np.int32 | np.int64]
+    texts: Sequence[Facts]
+    frames: Sequence[NDArray[np.int64]]
+
+
 def evidence(
-    scene: Scene, labels: Labels, resolved: dict[int, Resolution], tenants: Tenants, hosts: Sequence[Host],
-    frames: Frames,
-) -> Framed:  # fmt: skip
+    scene: Scene, labels: Labels, told: Told, tenants: Tenants, hosts: Sequence[Host], frames: Frames
+) -> Framed:
     """For each labelled conversation, the facts its decision names as its basis."""
     labelled = np.array([decision.certainty is not None for decision in labels.decisions], np.bool_)
     rows = np.flatnonzero(labelled[labels.codes])
+    file = scene.table.rows["first_frame"][rows] // frames.BLOCK
+    parts = (
+        _announced(scene.rulebook, told, rows),
+        _read(scene, frames, rows, file),
+        _on_port(scene, labels, told, frames, rows, file),
+        _cast(scene, labels, hosts, frames, rows, tenants.client[rows], 0),
+        _cast(scene, labels, hosts, frames, rows, tenants.server[rows], 1),
+    )
+    template_of, first = distinct_rows(tuple(part.codes.astype(np.int64) for part in parts))
     codes = np.zeros(scene.table.count, np.int32)
-    if not len(rows):
-        return Framed(codes, [[]], np.zeros((scene.table.count, 0), np.int64))
-    told = _Told.of(rows, resolved, frames)
-    numbers = tenants.client[rows], tenants.server[rows]
-    casts = [_Cast.of(scene, labels, hosts, frames, rows, number, side) for side, number in enumerate(numbers)]
-    first_file = scene.table.rows["first_frame"][rows] // frames.BLOCK
-    port = _shown_port(scene, labels, rows, told)
-    code = scene.inspection.codes[rows].astype(np.int64)
-    wordings = (casts[0].wording, casts[1].wording)
-    template_of, first = distinct_rows((code, told.stories, port, first_file, *wordings))
-    wording = _Wording(scene, frames)
-    made = [
-        wording.of(int(rows[i]), told.best.get(i), bool(port[i]), [cast.texts[cast.wording[i]] for cast in casts])
-        for i in first.tolist()
+    codes[rows] = template_of + 1
+    numbers: list[NDArray[np.int64]] = []
+    worded = []
+    for part in parts:
+        texts = [_worded(text, len(numbers)) for text in part.texts]
+        worded.append([texts[code] for code in part.codes[first].tolist()])
+        numbers += part.frames
+    values = [list(chain.from_iterable(texts)) for texts in zip(*worded, strict=True)]
+    return Framed.of(codes, [[], *values], rows, numbers)
+
+
+def _worded(text: Facts, hole: int) -> list[dict[str, Any]]:
+    """Facts as they stand in a record. hole: where the frame of the first goes."""
+    return [
+        {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(hole + i), "file": file}
+        for i, (kind, name, value, file) in enumerate(text)
     ]
-    texts = Distinct[Facts]()
-    texts.code(())
-    codes[rows] = np.array([texts.code(facts) for facts, _ in made], np.int32)[template_of]
-    places = np.zeros((scene.table.count, max(len(shown) for _, shown in made)), np.int64)
-    _fill(places, scene, frames, rows, template_of, [shown for _, shown in made], told, casts)
-    items = cache(_item)  # thousands of wordings are made of some hundred items
-    return Framed(codes, [list(map(items, count(), facts)) for facts in texts.values], places)
-
-
-def _item(place: int, fact: tuple[str, str, str, str | None]) -> dict[str, Any]:
-    kind, name, value, file = fact
-    return {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(place), "file": file}
-
-
-def _shown_port(scene: Scene, labels: Labels, rows: NDArray[np.int64], told: _Told) -> NDArray[np.int64]:
-    """2 * port + 1 for UDP where the port is part of the evidence, which it is too where nothing else is; else 0."""
-    counts = np.array(["port" in decision.basis for decision in labels.decisions], np.bool_)[labels.codes[rows]]
-    unread = np.array([not isinstance(entry, Evidence) for entry in scene.inspection.found], np.bool_)
-    counts |= unread[scene.inspection.codes[rows]] & (told.stories == 0)
-    udp = scene.table.rows["protocol"][rows] != TCP
-    return np.where(counts, 2 * scene.sides.server_port[rows] + udp, 0)
 
 
 # ---- what a port was handed out by ----------------------------------------------------------
 
 
-class _Told(NamedTuple):
-    """best: the announcement of a row's port, where it was handed out; stories: numbers of what that says, 0 for none;
-    frames: where."""
+class Told(NamedTuple):
+    """What handed out the server ports of all conversations.
 
-    best: dict[int, Announcement]
-    stories: NDArray[np.int64]
+    codes: int32, each one's index into stories; stories: kind, interface, version and file (None where the conversation
+    that told it isn't known), of None for a port that nothing handed out; frames, conversations: int64, the number of
+    the frame and the id of the conversation that told it.
+    """
+
+    codes: NDArray[np.int32]
+    stories: list[tuple[str, str, str, str | None] | None]
     frames: NDArray[np.int64]
+    conversations: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: NDArray[np.int64], resolved: dict[int, Resolution], frames: Frames) -> _Told:
-        """Look up every row of those that are resolved. rows: in order."""
-        stories = Distinct[tuple[str, ...] | None]()
-        told = cls({}, np.full(len(rows), stories.code(None), np.int64), np.zeros(len(rows), np.int64))
-        indexes = np.fromiter(resolved, np.int64)
-        places = np.minimum(np.searchsorted(rows, indexes), len(rows) - 1)
-        for index, place, met in zip(indexes.tolist(), places.tolist(), rows[places].tolist(), strict=True):
-            if met == index:
-                best = told.best[place] = resolved[index].best
-                told.stories[place] = stories.code(_story(frames, best))
-                told.frames[place] = frames.number(best.frame)
+    def of(cls, scene: Scene, resolved: Mapping[int, Resolution], frames: Frames) -> Told:
+        """Look up the announcements of all resolved conversations."""
+        stories = Distinct[tuple[str, str, str, str | None] | None]()
+        none, count = stories.code(None), scene.table.count
+        told = cls(np.full(count, none, np.int32), stories.values, np.zeros(count, np.int64), np.zeros(count, np.int64))
+        rows, bests = np.fromiter(resolved, np.int64), [resolution.best for resolution in resolved.values()]
+        files = [frames.file(best.frame) if best.conversation >= 0 else None for best in bests]
+        told.codes[rows] = [
+            stories.code((best.kind, best.uuid, best.version, file)) for best, file in zip(bests, files, strict=True)
+        ]
+        told.frames[rows] = [frames.number(best.frame) for best in bests]
+        told.conversations[rows] = [best.conversation + 1 for best in bests]
         return told
 
 
-def _story(frames: Frames, best: Announcement) -> tuple[str, ...]:
-    return best.kind, best.uuid, best.version, _file_of(frames, best) or ""
+def _announced(rulebook: Rulebook, told: Told, rows: NDArray[np.int64]) -> _Part:
+    texts: list[Facts] = [
+        (("announcement", story[0], _title(rulebook, story[1], story[2]), story[3]),) if story else ()
+        for story in told.stories
+    ]
+    return _Part(told.codes[rows], texts, [told.frames[rows]])
 
 
-def _file_of(frames: Frames, best: Announcement) -> str | None:
-    return frames.file(best.frame) if best.conversation >= 0 else None
+# ---- what was read, and the port ------------------------------------------------------------
 
 
-# ---- why a host has its role ----------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Cast:
-    """One side's reasons for its roles, by host and by what the label says that it plays.
-
-    wording: each row's number of a text; reason_of: each row's index into reasons; reasons: of each distinct host.
-    """
-
-    wording: NDArray[np.int64]
-    reason_of: NDArray[np.int32]
-    texts: list[Facts]
-    frames: NDArray[np.int64]
-
-    @classmethod
-    def of(
-        cls, scene: Scene, labels: Labels, hosts: Sequence[Host], frames: Frames, rows: NDArray[np.int64],
-        numbers: NDArray[np.int64], side: int,
-    ) -> _Cast:  # fmt: skip
-        """Word the reasons once for each host and role that it plays. numbers: of the hosts on that side."""
-        played = Distinct[str | None]()
-        roles = [
-            played.code((each.server_role if side else each.client_role) if "roles" in each.basis else "")
-            for each in labels.decisions
-        ]
-        reason_of, first = distinct_rows((numbers, np.array(roles, np.int64)[labels.codes[rows]]))
-        texts = Distinct[Facts]()
-        wordings, told = [], []
-        for index in first.tolist():
-            host, role = hosts[numbers[index]], played.values[roles[labels.codes[rows[index]]]]
-            shown = [] if role == "" else _reasons(host, role)
-            told.append([frames.number(reason.frame) for _, reason in shown if reason])
-            wordings.append(texts.code(tuple(_role_facts(scene.rulebook, frames, side, shown))))
-        table = np.zeros((len(told), max(map(len, told), default=0)), np.int64)
-        for number, each in enumerate(told):
-            table[number, : len(each)] = each
-        return cls(np.array(wordings, np.int64)[reason_of], reason_of, texts.values, table)
-
-
-def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason | None]]:
-    """The roles that a label went by, with what shows them; of several inferred ones that which is played here."""
-    if host.listed.roles:
-        return [(role, None) for role in sorted(host.listed.roles)]
-    chosen = {role: reasons for role, reasons in host.reasons.items() if role == played} or host.reasons
-    return [(role, reason) for role, reasons in chosen.items() if role for reason in reasons[:_MOST_REASONS]]
-
-
-def _role_facts(
-    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, Reason | None]]
-) -> Iterator[tuple[str, str, str, str | None]]:
-    name = "server_role" if side else "client_role"
-    for role, reason in shown:
-        if reason is None:
-            yield "inventory", name, role, None
-        else:
-            yield "role", name, f"{role}: {rulebook.acts[reason.act].title}", frames.file(reason.frame)
-
-
-# ---- one wording, and its frames --------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Wording:
-    """Facts of a conversation in words, with what shows each; what a payload says is worded once."""
-
-    scene: Scene
-    frames: Frames
-    _payloads: dict[tuple[int, str], tuple[Facts, list[Shown]]] = field(default_factory=dict)
-
-    def of(
-        self, index: int, best: Announcement | None, port: bool, casts: Sequence[Facts]
-    ) -> tuple[Facts, list[Shown]]:
-        """What the label of one conversation stands on. best: the announcement of its port. casts: reasons of roles."""
-        own = self.frames.file(int(self.scene.table.rows["first_frame"][index]))
-        facts: Facts = ()
-        shown: list[Shown] = []
-        if best is not None:
-            file = _file_of(self.frames, best)
-            facts = (("announcement", best.kind, _title(self.scene.rulebook, best.uuid, best.version), file),)
-            shown = [(UNSEEN if file is None else ANNOUNCED, 0, 0)]
-        read = self._payload(int(self.scene.inspection.codes[index]), own)
-        facts, shown = (facts + read[0])[:_MOST_ITEMS], (shown + read[1])[:_MOST_ITEMS]
-        if port:
-            number, transport = self.scene.sides.server_port[index], self.scene.transport(index)
-            facts += (("port", "server_port", f"{number}/{transport}", own),)
-            shown.append((FIRST, 0, 0))
-        for side, cast in enumerate(casts):
-            facts += cast
-            shown += [(UNSEEN if fact[3] is None else WITNESSED, side, i) for i, fact in enumerate(cast)]
-        return facts, shown
-
-    def _payload(self, code: int, own: str) -> tuple[Facts, list[Shown]]:
-        made = self._payloads.get((code, own))
-        if made is None:
-            found = self.scene.inspection.found[code]
-            items = list(_payload_items(self.scene.rulebook, found)) if isinstance(found, Evidence) else []
-            facts = tuple((kind, name, value, own) for kind, name, value, _ in items)
-            made = self._payloads[code, own] = facts, [(READ, int(at.side), at.offset) for *_, at in items]
-        return made
-
-
-def _fill(
-    places: NDArray[np.int64], scene: Scene, frames: Frames, rows: NDArray[np.int64], template_of: NDArray[np.int32],
-    made: Sequence[Sequence[Shown]], told: _Told, casts: Sequence[_Cast],
-) -> None:  # fmt: skip
-    """Enter the frame of every item of every labelled conversation, some of them at a time: each item takes room."""
-    sizes = np.array([len(shown) for shown in made], np.int64)
-    starts = np.cumsum(sizes) - sizes
-    how = np.fromiter(chain.from_iterable(chain.from_iterable(made)), np.int64).reshape(-1, 3)
-    for begin in range(0, len(rows), _FILLED_AT_ONCE):
-        part = np.arange(begin, min(begin + _FILLED_AT_ONCE, len(rows)))
-        templates = template_of[part]
-        hole = counted(sizes[templates])
-        spread = np.repeat(part, sizes[templates])
-        shown = how[np.repeat(starts[templates], sizes[templates]) + hole]
-        places[rows[spread], hole] = _frames_of(shown, spread, scene, frames, rows, told, casts)
-
-
-_FILLED_AT_ONCE: Final = 1 << 16
-
-
-def _frames_of(
-    shown: NDArray[np.int64], spread: NDArray[np.int64], scene: Scene, frames: Frames, rows: NDArray[np.int64],
-    told: _Told, casts: Sequence[_Cast],
-) -> NDArray[np.int64]:  # fmt: skip
-    """The frame of each item. shown: rows of `Shown`; spread: which of the labelled conversations each belongs to."""
-    kind, side, offset = shown.T
-    numbers = np.zeros(len(spread), np.int64)
-    read = np.flatnonzero(kind == READ)
-    located = scene.inspection.locate_all(rows[spread[read]], side[read], offset[read].copy())
-    numbers[read] = located.frames % frames.BLOCK
-    first = np.flatnonzero(kind == FIRST)
-    numbers[first] = scene.table.rows["first_frame"][rows[spread[first]]] % frames.BLOCK
-    announced = np.flatnonzero(kind == ANNOUNCED)
-    numbers[announced] = told.frames[spread[announced]]
-    for number, cast in enumerate(casts):
-        mine = np.flatnonzero((kind == WITNESSED) & (side == number))
-        numbers[mine] = cast.frames[cast.reason_of[spread[mine]], offset[mine]] if len(mine) else 0
-    return numbers
+def _read(scene: Scene, frames: Frames, rows: NDArray[np.int64], file: NDArray[np.int64]) -> _Part:
+    """What payloads say. file: in which each conversation began."""
+    code = scene.inspection.codes[rows].astype(np.int64)
+    pair_of, first = distinct_rows((code, file))
+    texts = Distinct[Facts]()
+    numbers, places = [], []
+    for found, own in zip(code[first].tolist(), file[first].tolist(), strict=True):
+        items = list(islice(_payload_items(scene.rulebook, scene.inspection.found[found]), _MOST_ITEMS))
+        numbers.append(texts.code(tuple((*words, frames.files[own]) for *words, _ in items)))
+        places.append([place for *_, place in items])
+    columns = scene.inspection.locate_lists(rows, places, pair_of)
+    return _Part(np.array(numbers, np.int32)[pair_of], texts.values, [column % frames.BLOCK for column in columns])
 
 
 _ALWAYS_SHOWN: Final = ("rpc.auth", "tls.decrypted", "http.x-requesttype")
 """Beginnings of signs that no path asks for and people do."""
 
 
-def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[tuple[str, str, str, Place]]:
+def _payload_items(rulebook: Rulebook, evidence: object) -> Iterator[tuple[str, str, str, Place]]:
+    """kind, field, value and place of what a payload says, if anything."""
+    if not isinstance(evidence, Evidence):
+        return
     yield "payload", "protocol", evidence.protocol, evidence.place
     for interface in evidence.interfaces:
         answer = {True: "accepted", False: "refused", None: "no answer seen"}[interface.accepted]
@@ -279,6 +155,70 @@ def _payload_items(rulebook: Rulebook, evidence: Evidence) -> Iterator[tuple[str
     for sign in evidence.signs:
         if sign.field.startswith(_ALWAYS_SHOWN) or telling_signs(rulebook, [(sign.field, sign.value)]):
             yield "sign", sign.field, sign.value, sign.place
+
+
+def _on_port(
+    scene: Scene, labels: Labels, told: Told, frames: Frames, rows: NDArray[np.int64], file: NDArray[np.int64]
+) -> _Part:
+    """The server port where it is part of the evidence, which it is too where nothing else is; the first frame shows
+    it."""
+    counts = np.array(["port" in decision.basis for decision in labels.decisions], np.bool_)[labels.codes[rows]]
+    unread = np.array([not isinstance(entry, Evidence) for entry in scene.inspection.found], np.bool_)
+    counts |= unread[scene.inspection.codes[rows]] & (told.codes[rows] == 0)
+    port = (2 * scene.sides.server_port[rows] + (scene.table.rows["protocol"][rows] != TCP)) * counts
+    codes, first = distinct_rows((port, file * counts))
+    texts: list[Facts] = [
+        (("port", "server_port", f"{both >> 1}/{'udp' if both & 1 else 'tcp'}", frames.files[own]),) if both else ()
+        for both, own in zip(port[first].tolist(), file[first].tolist(), strict=True)
+    ]
+    return _Part(codes, texts, [scene.table.rows["first_frame"][rows] % frames.BLOCK * counts])
+
+
+# ---- why a host has its role ----------------------------------------------------------------
+
+
+def _cast(
+    scene: Scene, labels: Labels, hosts: Sequence[Host], frames: Frames, rows: NDArray[np.int64],
+    numbers: NDArray[np.int64], side: int,
+) -> _Part:  # fmt: skip
+    """Why one side has its roles, by host and by what the label says that it plays. numbers: of the hosts there; side:
+    0 for clients, 1 for servers."""
+    played = Distinct[str | None]()
+    plays = [
+        played.code((each.server_role if side else each.client_role) if "roles" in each.basis else "")
+        for each in labels.decisions
+    ]
+    part = np.array(plays, np.int64)[labels.codes[rows]]
+    pair_of, first = distinct_rows((numbers, part))
+    texts = Distinct[tuple[tuple[str, str, str | None], ...]]()
+    codes, shown = [], []
+    for number, play in zip(numbers[first].tolist(), part[first].tolist(), strict=True):
+        reasons = _reasons(hosts[number], played.values[play])
+        text = [(role, why.act, frames.file(why.frame)) if why else (role, "", None) for role, why in reasons]
+        codes.append(texts.code(tuple(text)))
+        shown.append([frames.number(why.frame) if why else 0 for _, why in reasons])
+    columns = [np.array(column, np.int64)[pair_of] for column in zip_longest(*shown, fillvalue=0)]
+    facts = [_role_facts(scene.rulebook, side, text) for text in texts.values]
+    return _Part(np.array(codes, np.int32)[pair_of], facts, columns)
+
+
+def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason | None]]:
+    """The roles that a label went by, with what shows them; of several inferred ones that which is played here. played:
+    "" where the label went by none."""
+    if played == "":
+        return []
+    if host.listed.roles:
+        return [(role, None) for role in sorted(host.listed.roles)]
+    chosen = {role: reasons for role, reasons in host.reasons.items() if role == played} or host.reasons
+    return [(role, reason) for role, reasons in chosen.items() if role for reason in reasons[:_MOST_REASONS]]
+
+
+def _role_facts(rulebook: Rulebook, side: int, shown: Iterable[tuple[str, str, str | None]]) -> Facts:
+    name = "server_role" if side else "client_role"
+    return tuple(
+        ("inventory", name, role, None) if file is None else ("role", name, f"{role}: {rulebook.acts[act].title}", file)
+        for role, act, file in shown
+    )
 
 
 def _title(rulebook: Rulebook, uuid: str, version: str) -> str:
