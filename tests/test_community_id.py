@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.community_id import community_ids, sha1_block
+from classifier.community_id import LANES, community_ids, sha1_blocks
 from classifier.conversations import CONVERSATION
 
 pytestmark = pytest.mark.kernels
@@ -77,12 +77,12 @@ def test_no_conversations_have_no_ids() -> None:
     assert ours([]) == []
 
 
-@given(st.binary(max_size=55))
+@given(st.lists(st.binary(max_size=55), min_size=LANES, max_size=LANES))
 @settings(deadline=None)
-def test_sha1(message: bytes) -> None:
-    block, digest = np.zeros(64, np.uint8), np.zeros(21, np.uint8)
-    block[: len(message)] = np.frombuffer(message, np.uint8)
-    block[len(message)] = 0x80
-    block[56:] = np.frombuffer(struct.pack("!Q", 8 * len(message)), np.uint8)
-    sha1_block(block, digest)
-    assert digest[:20].tobytes() == hashlib.sha1(message).digest()
+def test_sha1(messages: list[bytes]) -> None:
+    blocks = [(message + b"\x80").ljust(56, b"\0") + struct.pack("!Q", 8 * len(message)) for message in messages]
+    words, past = np.zeros((80, LANES), np.uint32), np.zeros((85, LANES), np.uint32)
+    words[:16] = np.frombuffer(b"".join(blocks), ">u4").reshape(LANES, 16).T
+    sha1_blocks(words.reshape(-1), past.reshape(-1))
+    digests = past[:5].T.astype(">u4")
+    assert [digest.tobytes() for digest in digests] == [hashlib.sha1(message).digest() for message in messages]
