@@ -19,7 +19,7 @@ from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
 from classifier.hosts import Host
 from classifier.inspectors.base import Evidence, Interface
-from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants
+from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants, distinct_rows
 from classifier.model import ORIENTATIONS
 from classifier.packets import Frames, Interfaces
 from classifier.rulebook import Rulebook
@@ -84,7 +84,7 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
 def _counts(scene: Scene) -> dict[str, Column]:
     count, flows, client = scene.table.count, scene.table.store.flows, scene.orientation.client
     asked, answered = 2 * np.arange(count) + client, 2 * np.arange(count) + 1 - client
-    lost = missed(flows[: 2 * count]).reshape(count, 2).sum(axis=1)
+    lost = missed(flows[: 2 * count])
     return {
         "packets_to_server": Numbers(flows["packets"][asked]),
         "packets_to_client": Numbers(flows["packets"][answered]),
@@ -92,7 +92,7 @@ def _counts(scene: Scene) -> dict[str, Column]:
         "bytes_to_client": Numbers(flows["bytes"][answered]),
         "conn_state": Coded(connection_states(scene.table, client), list(STATES)),
         "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
-        "missed_bytes": Numbers(lost),
+        "missed_bytes": Numbers(lost[::2] + lost[1::2]),
     }
 
 
@@ -107,10 +107,12 @@ def missed(flows: NDArray[np.void]) -> NDArray[np.int64]:
 
 
 def _encapsulation(scene: Scene, encapsulations: Encapsulations) -> dict[str, Column]:
-    used, codes = np.unique(scene.table.rows["encapsulation"][: scene.table.count], return_inverse=True)
+    stacks = scene.table.rows["encapsulation"][: scene.table.count].astype(np.int64)
+    codes, first = distinct_rows((stacks,))
+    used = stacks[first].tolist()
     return {
-        "vlan": Coded(codes.astype(np.int32), [encapsulations.vlans(int(stack)) for stack in used]),
-        "tunnel": Coded(codes.astype(np.int32), [encapsulations.tunnels(int(stack)) for stack in used]),
+        "vlan": Coded(codes, [encapsulations.vlans(stack) for stack in used]),
+        "tunnel": Coded(codes, [encapsulations.tunnels(stack) for stack in used]),
     }
 
 

@@ -23,8 +23,9 @@ from classifier.matching import telling_signs
 from classifier.packets import Frames
 from classifier.rules import Rulebook
 
-Facts = tuple[tuple[str, str, str, str | None], ...]
-"""kind, field, value and file (None where no frame shows it) of facts in words."""
+Facts = tuple[tuple[str, str, str, str | None, int], ...]
+"""kind, field, value, file (None where no frame shows it) and which of its `_Part`'s frames shows it, of facts in
+words."""
 
 _MOST_ITEMS: Final = 2 * MAX_SIGNS
 """Facts shown of a payload."""
@@ -36,8 +37,8 @@ _MOST_REASONS: Final = 2
 class _Part(NamedTuple):
     """What labels stand on of one kind, for all conversations that have one.
 
-    codes: each one's index into texts; texts: distinct; frames: int64 for each fact that a text may have, the
-    numbers of the frames that show it.
+    codes: each one's index into texts; texts: distinct; frames: int64, numbers of the first, the second, ...
+    of the frames that show it, 0 for none.
     """
 
     codes: NDArray[np.int32 | np.int64]
@@ -73,10 +74,10 @@ def evidence(
 
 
 def _worded(text: Facts, hole: int) -> list[dict[str, Any]]:
-    """Facts as they stand in a record. hole: where the frame of the first goes."""
+    """Facts as they stand in a record. hole: where the first of the frames goes."""
     return [
-        {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(hole + i), "file": file}
-        for i, (kind, name, value, file) in enumerate(text)
+        {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(hole + at), "file": file}
+        for kind, name, value, file, at in text
     ]
 
 
@@ -114,7 +115,7 @@ class Told(NamedTuple):
 
 def _announced(rulebook: Rulebook, told: Told, rows: NDArray[np.int64]) -> _Part:
     texts: list[Facts] = [
-        (("announcement", story[0], _title(rulebook, story[1], story[2]), story[3]),) if story else ()
+        (("announcement", story[0], _title(rulebook, story[1], story[2]), story[3], 0),) if story else ()
         for story in told.stories
     ]
     return _Part(told.codes[rows], texts, [told.frames[rows]])
@@ -130,9 +131,13 @@ def _read(scene: Scene, frames: Frames, rows: NDArray[np.int64], file: NDArray[n
     texts = Distinct[Facts]()
     numbers, places = [], []
     for found, own in zip(code[first].tolist(), file[first].tolist(), strict=True):
-        items = list(islice(_payload_items(scene.rulebook, scene.inspection.found[found]), _MOST_ITEMS))
-        numbers.append(texts.code(tuple((*words, frames.files[own]) for *words, _ in items)))
-        places.append([place for *_, place in items])
+        items = islice(_payload_items(scene.rulebook, scene.inspection.found[found]), _MOST_ITEMS)
+        at: dict[Place, int] = {}
+        text = [
+            (kind, name, value, frames.files[own], at.setdefault(place, len(at))) for kind, name, value, place in items
+        ]
+        numbers.append(texts.code(tuple(text)))
+        places.append(list(at))
     columns = scene.inspection.locate_lists(rows, places, pair_of)
     return _Part(np.array(numbers, np.int32)[pair_of], texts.values, [column % frames.BLOCK for column in columns])
 
@@ -168,7 +173,7 @@ def _on_port(
     port = (2 * scene.sides.server_port[rows] + (scene.table.rows["protocol"][rows] != TCP)) * counts
     codes, first = distinct_rows((port, file * counts))
     texts: list[Facts] = [
-        (("port", "server_port", f"{both >> 1}/{'udp' if both & 1 else 'tcp'}", frames.files[own]),) if both else ()
+        (("port", "server_port", f"{both >> 1}/{'udp' if both & 1 else 'tcp'}", frames.files[own], 0),) if both else ()
         for both, own in zip(port[first].tolist(), file[first].tolist(), strict=True)
     ]
     return _Part(codes, texts, [scene.table.rows["first_frame"][rows] % frames.BLOCK * counts])
@@ -190,15 +195,15 @@ def _cast(
     ]
     part = np.array(plays, np.int64)[labels.codes[rows]]
     pair_of, first = distinct_rows((numbers, part))
-    texts = Distinct[tuple[tuple[str, str, str | None], ...]]()
+    texts = Distinct[tuple[tuple[str, str | None, int], ...]]()
     codes, shown = [], []
     for number, play in zip(numbers[first].tolist(), part[first].tolist(), strict=True):
         reasons = _reasons(hosts[number], played.values[play])
-        text = [(role, why.act, frames.file(why.frame)) if why else (role, "", None) for role, why in reasons]
+        text = [(role, why.act, why.frame // frames.BLOCK) if why else (role, None, 0) for role, why in reasons]
         codes.append(texts.code(tuple(text)))
-        shown.append([frames.number(why.frame) if why else 0 for _, why in reasons])
-    columns = [np.array(column, np.int64)[pair_of] for column in zip_longest(*shown, fillvalue=0)]
-    facts = [_role_facts(scene.rulebook, side, text) for text in texts.values]
+        shown.append([why.frame for _, why in reasons if why])
+    columns = [(np.array(each, np.int64) % frames.BLOCK)[pair_of] for each in zip_longest(*shown, fillvalue=0)]
+    facts = [tuple(_role_facts(scene.rulebook, frames, side, text)) for text in texts.values]
     return _Part(np.array(codes, np.int32)[pair_of], facts, columns)
 
 
@@ -209,16 +214,20 @@ def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason | None]]:
         return []
     if host.listed.roles:
         return [(role, None) for role in sorted(host.listed.roles)]
-    chosen = {role: reasons for role, reasons in host.reasons.items() if role == played} or host.reasons
+    chosen = {played: host.reasons[played]} if played and played in host.reasons else host.reasons
     return [(role, reason) for role, reasons in chosen.items() if role for reason in reasons[:_MOST_REASONS]]
 
 
-def _role_facts(rulebook: Rulebook, side: int, shown: Iterable[tuple[str, str, str | None]]) -> Facts:
+def _role_facts(
+    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str | None, int]]
+) -> Iterator[tuple[str, str, str, str | None, int]]:
+    """shown: role, act and file that shows it; no act where the inventory has the role."""
     name = "server_role" if side else "client_role"
-    return tuple(
-        ("inventory", name, role, None) if file is None else ("role", name, f"{role}: {rulebook.acts[act].title}", file)
-        for role, act, file in shown
-    )
+    for at, (role, act, file) in enumerate(shown):
+        if act is None:
+            yield "inventory", name, role, None, at
+        else:
+            yield "role", name, f"{role}: {rulebook.acts[act].title}", frames.files[file], at
 
 
 def _title(rulebook: Rulebook, uuid: str, version: str) -> str:
