@@ -101,7 +101,7 @@ class _Maker:
             case Coded(codes):
                 return self.distinct.take(pa.array(codes[rows]))
             case Framed(codes, _, frames):
-                return _fill(self.distinct.take(pa.array(codes[rows])), frames[rows])
+                return _fill(self.distinct.take(pa.array(codes[rows])), frames[rows].astype(np.int64))
 
 
 def _distinct(field: Field, values: list[Any]) -> pa.Array:

@@ -76,20 +76,21 @@ class Hole:
 class Framed(NamedTuple):
     """A `Coded` column whose values may hold a `Hole` wherever an object has an int member.
 
-    codes: int32, one per conversation; values: distinct, JSON-ready but for the holes; frames: int64,
+    codes: int32, one per conversation; values: distinct, JSON-ready but for the holes; frames: integers,
     one row per conversation, one column per hole.
     """
 
     codes: NDArray[np.int32]
     values: list[Any]
-    frames: NDArray[np.int64]
+    frames: NDArray[np.integer[Any]]
 
     @classmethod
     def of(
         cls, codes: NDArray[np.int32], values: list[Any], rows: NDArray[np.int64], numbers: Sequence[NDArray[np.int64]]
     ) -> Framed:
-        """Numbers of these rows only, for each hole; a hole's lie together, and take no memory where there are none."""
-        frames = np.zeros((len(numbers), len(codes)), np.int64)
+        """Numbers of these rows only, for each hole, not negative; a hole's lie together, as narrow as they can be."""
+        widest = max((int(column.max(initial=0)) for column in numbers), default=0)
+        frames = np.zeros((len(numbers), len(codes)), np.min_scalar_type(widest))
         for hole, column in enumerate(numbers):
             frames[hole, rows] = column
         return cls(codes, values, frames.T)
