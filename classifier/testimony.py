@@ -7,6 +7,7 @@ that share it; which frames show it is worked out for all conversations at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain, islice, zip_longest
 from typing import Any, Final, NamedTuple
 
@@ -23,9 +24,10 @@ from classifier.matching import telling_signs
 from classifier.packets import Frames
 from classifier.rules import Rulebook
 
-Facts = tuple[tuple[str, str, str, str | None, int], ...]
-"""kind, field, value, file (None where no frame shows it) and which of its `_Part`'s frames shows it, of facts in
-words."""
+Fact = tuple[str, str, str, str | None, int]
+"""In words: kind, field, value, file (None where no frame shows it) and which of its `_Part`'s frames shows it."""
+
+Facts = tuple[Fact, ...]
 
 _MOST_ITEMS: Final = 2 * MAX_SIGNS
 """Facts shown of a payload."""
@@ -64,21 +66,25 @@ def evidence(
     codes = np.zeros(scene.table.count, np.int32)
     codes[rows] = template_of + 1
     numbers: list[NDArray[np.int64]] = []
-    worded = []
+    worded, item = [], cache(_item)  # thousands of wordings are made of some hundred items
     for part in parts:
-        texts = [_worded(text, len(numbers)) for text in part.texts]
+        texts = [[item(fact, len(numbers)) for fact in text] for text in part.texts]
         worded.append([texts[code] for code in part.codes[first].tolist()])
         numbers += part.frames
     values = [list(chain.from_iterable(texts)) for texts in zip(*worded, strict=True)]
     return Framed.of(codes, [[], *values], rows, numbers)
 
 
-def _worded(text: Facts, hole: int) -> list[dict[str, Any]]:
-    """Facts as they stand in a record. hole: where the first of the frames goes."""
-    return [
-        {"kind": kind, "field": name, "value": value, "frame": None if file is None else Hole(hole + at), "file": file}
-        for kind, name, value, file, at in text
-    ]
+def _item(fact: Fact, hole: int) -> dict[str, Any]:
+    """A fact as it stands in a record. hole: where the first of its part's frames goes."""
+    kind, name, value, file, at = fact
+    return {
+        "kind": kind,
+        "field": name,
+        "value": value,
+        "frame": None if file is None else Hole(hole + at),
+        "file": file,
+    }
 
 
 # ---- what a port was handed out by ----------------------------------------------------------
@@ -220,7 +226,7 @@ def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason | None]]:
 
 def _role_facts(
     rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str | None, int]]
-) -> Iterator[tuple[str, str, str, str | None, int]]:
+) -> Iterator[Fact]:
     """shown: role, act and file that shows it; no act where the inventory has the role."""
     name = "server_role" if side else "client_role"
     for at, (role, act, file) in enumerate(shown):
