@@ -123,6 +123,29 @@ class Beside(Iterator[_T], Generic[_T, _R]):
         os.waitpid(self._child, 0)
 
 
+def meanwhile(work: Callable[[], _R], jobs: int) -> Callable[[], _R]:
+    """Have work done by a forked process, where one can be forked and two jobs may be done at a time. Returns what
+    waits for its outcome, or else does it now."""
+    if jobs < 2 or not can_fork():
+        return work
+
+    def nothing_but_an_end() -> Generator[None, None, _R]:
+        yield from ()
+        return work()
+
+    other = Beside(nothing_but_an_end, lambda: None)
+
+    def outcome() -> _R:
+        with closing(other):
+            try:
+                raise AssertionError(next(other))
+            except StopIteration as end:
+                told: _R = end.value
+                return told
+
+    return outcome
+
+
 _ITEM, _ERROR, _END = range(3)
 
 _SIZE: Final = 8

@@ -60,6 +60,11 @@ def of_scene(
 # ---- who, when, how much -----------------------------------------------------------------------
 
 
+def states(scene: Scene) -> Coded:
+    """The column `conn_state`."""
+    return Coded(connection_states(scene.table, scene.orientation.client), list(STATES))
+
+
 def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str, Column]:
     count = scene.table.count
     rows = scene.table.rows[:count]
@@ -90,7 +95,7 @@ def _counts(scene: Scene) -> dict[str, Column]:
         "packets_to_client": Numbers(flows["packets"][answered]),
         "bytes_to_server": Numbers(flows["bytes"][asked]),
         "bytes_to_client": Numbers(flows["bytes"][answered]),
-        "conn_state": Coded(connection_states(scene.table, client), list(STATES)),
+        "conn_state": states(scene),
         "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
         "missed_bytes": Numbers(lost[::2] + lost[1::2]),
     }

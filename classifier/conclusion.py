@@ -17,11 +17,11 @@ from classifier import acquaintance, audit, columns, decryption, labelling, tool
 from classifier.acceptance import Acceptance, load_acceptances
 from classifier.addresses import Addresses
 from classifier.assembly import Assembling, Assembly, Departed
+from classifier.beside import meanwhile
 from classifier.crew import Crew
 from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
-from classifier.fields import Coded
 from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
 from classifier.inspection import Reading
@@ -184,12 +184,12 @@ def conclude(
     hosts = acquaintance.meet(scene, tenants, first, remembered)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
+    audit_all = partial(audit.audit, scene, labels, tenants, hosts, columns.states(scene), rules, captures.frames)
+    audit_told = meanwhile(audit_all, jobs)
     table_columns = columns.of_scene(
         scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
     )
-    states = table_columns["conn_state"]
-    assert isinstance(states, Coded)
-    audited = audit.audit(scene, labels, tenants, hosts, states, rules, captures.frames)
+    audited = audit_told()
     return Result(
         table_columns | {"findings": audited.findings},
         verdicts=audited.verdicts,

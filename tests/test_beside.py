@@ -114,6 +114,23 @@ print(next(Beside(slow, lambda: waited.append(1))), len(waited) >= 2)
 
 
 @ONLY_LINUX
+def test_work_is_done_meanwhile_or_when_its_outcome_is_asked() -> None:
+    code = """
+from classifier.beside import meanwhile
+def fails():
+    raise UsageError("it can't be done")
+print([meanwhile(os.getpid, jobs)() == os.getpid() for jobs in (1, 2)])
+print(meanwhile(lambda: [1] * 300_000, 2)() == [1] * 300_000)
+for jobs in (1, 2):
+    try:
+        meanwhile(fails, jobs)()
+    except UsageError as error:
+        print(error)
+"""
+    assert said(code) == ["[True, False]", "True", *2 * ["it can't be done"]]
+
+
+@ONLY_LINUX
 def test_it_does_not_outlive_the_process_that_asked() -> None:
     code = """
 def waits():
