@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from classifier import limits, memory
 from classifier.beside import Ahead, Beside, can_fork
-from classifier.conversations import CONVERSATION, MAX_ROWS, USED, ConversationTable
+from classifier.conversations import CONVERSATION, USED, ConversationTable
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch
@@ -95,7 +95,7 @@ class Departures:
 
     def __init__(self, table: ConversationTable, patience: Patience) -> None:
         self._table, self._patience = table, patience
-        self._rows, self._flows = memory.zeros(MAX_ROWS, CONVERSATION), memory.zeros(2 * MAX_ROWS, FLOW)
+        self._rows, self._flows = memory.zeros(limits.PARTY, CONVERSATION), memory.zeros(2 * limits.PARTY, FLOW)
         self._read = memory.zeros(1, np.int64)
         self._most, self._frozen = patience[:2], (0, 0)
         self._left, self._parties = np.zeros(0, np.int64), 0
@@ -108,7 +108,7 @@ class Departures:
             return None
         self.settle()
         chosen = over(self._table, now + self._patience.later, Timeouts())
-        self._freeze(chosen[have_bytes(self._table.store, chosen)])
+        self._freeze(chosen[have_bytes(self._table.store, chosen)][: limits.PARTY])
         used, segments = self._in_use()
         self._most = max(self._patience.first_bytes, 2 * used), max(self._patience.segments, 2 * segments)
         return self._left if len(self._left) else None

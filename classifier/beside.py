@@ -72,7 +72,10 @@ class Ahead(Iterator[_T], Generic[_T]):
 
 def can_fork() -> bool:
     """Whether a process can be forked off safely: on Linux, from a process with a single thread."""
-    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    try:
+        return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    except OSError:  # no /proc
+        return False
 
 
 class Beside(Iterator[_T], Generic[_T, _R]):

@@ -188,6 +188,9 @@ READ_EARLY: Final = 32 * MIB
 READ_EARLY_SEGMENTS: Final = 256 * KIB
 """Segments in use at which the same is done."""
 
+PARTY: Final = 128 * KIB
+"""Conversations that leave together to be read early; others leave at the next look."""
+
 MAX_PROCESSES: Final = 8
 """Processes that inspect at a time; more would wait for the one that feeds them."""
 

@@ -1,13 +1,14 @@
 """Arrays whose memory is taken as it is used, and seen by processes that this one forks.
 
 What a table may grow to is named at once, and costs nothing until rows are written. A file without a name backs it
-where the system has such files (memfd_create, Linux); elsewhere the memory is this process's own.
+where the system has such files (memfd_create, Linux): for those it does not ask at once whether all of it would fit.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,19 @@ from numpy.typing import DTypeLike, NDArray
 def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
     """An array of that many zeros. Raises OSError if the system has no room for it."""
     kind = np.dtype(dtype)
-    size = max(count * kind.itemsize, 1)
-    if not hasattr(os, "memfd_create"):
-        return np.frombuffer(mmap.mmap(-1, size), kind, count)
-    file = os.memfd_create("exflow")
-    try:
-        os.ftruncate(file, size)
-        return np.frombuffer(mmap.mmap(file, size), kind, count)
-    finally:
-        os.close(file)
+    return np.frombuffer(_mapped(max(count * kind.itemsize, 1)), kind, count)
+
+
+def _mapped(size: int) -> mmap.mmap:
+    with suppress(OSError):  # too old a system, or a limit to the size of files
+        if hasattr(os, "memfd_create"):
+            file = os.memfd_create("exflow")
+            try:
+                os.ftruncate(file, size)
+                return mmap.mmap(file, size)
+            finally:
+                os.close(file)
+    return mmap.mmap(-1, size)
 
 
 def resized(array: NDArray[Any], count: int) -> NDArray[Any]:

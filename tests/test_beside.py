@@ -215,6 +215,22 @@ print((one.store.flows[: 2 * one.count] == two.store.flows[: 2 * two.count]).all
     assert said(code, str(ROOT / "captures")) == ["True True", "True"]
 
 
+@ONLY_LINUX
+def test_arrays_are_shared_where_files_may_not_be_large() -> None:
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+shared = memory.zeros(1 << 24, "i8")
+def items():
+    shared[-1] = 7
+    yield 1
+next(Beside(items, lambda: None))
+print(shared[-1], len(memory.resized(shared[:5], 9)), memory.resized(shared[:5], 9).base is shared[:5].base)
+print(memory.resized(shared[:3], 1 << 25).shape)
+"""
+    assert said(code) == ["7 9 True", f"({1 << 25},)"]
+
+
 def test_a_thread_ahead_hands_over_all_and_stops_when_it_is_closed() -> None:
     made = []
 
