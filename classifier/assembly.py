@@ -31,6 +31,9 @@ from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, forget, have_
 Progress = Callable[[int, int], None]
 """Called with bytes read and bytes in all (0: unknown)."""
 
+_CROWDED_BYTES: Final = limits.ARENA_DEEP - limits.MAX_BLOCK
+_CROWDED_SEGMENTS: Final = limits.MAX_SEGMENTS // 2
+
 _WAIT_SECONDS: Final = 0.0005
 """Between two looks whether somebody has read on."""
 
@@ -102,8 +105,8 @@ class Departures:
 
     def look(self, now: int) -> NDArray[np.int64] | None:
         """Who leaves (indexes), if it is time. now: of the newest packet, nanoseconds."""
-        if self._read[0] == self._parties:
-            self._let_go()
+        if self._read[0] == self._parties or self._is_crowded():
+            self.settle()
         if all(used < most for used, most in zip(self._in_use(), self._most, strict=True)):
             return None
         self.settle()
@@ -129,6 +132,11 @@ class Departures:
     def were_read(self) -> None:
         """The bytes of those who left last are no longer needed."""
         self._read[0] += 1
+
+    def _is_crowded(self) -> bool:
+        """Whether the frozen must go before more packets come, or less might be kept of those than if they had gone."""
+        counters = self._table.store.counters
+        return bool(counters[ARENA_USED] > _CROWDED_BYTES or counters[SEGMENTS] > _CROWDED_SEGMENTS)
 
     def _in_use(self) -> tuple[int, int]:
         """First bytes, and segments of them, of those who stay."""
