@@ -6,7 +6,7 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
 from classifier.hosts import Host
 from classifier.inspectors.base import Evidence, Interface
-from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants, distinct_rows
+from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
 from classifier.model import ORIENTATIONS
 from classifier.packets import Frames, Interfaces
 from classifier.rulebook import Rulebook
@@ -30,7 +30,7 @@ from classifier.verdicts import Decision
 def of_scene(
     scene: Scene,
     labels: Labels,
-    resolved: Mapping[int, Resolution],
+    resolved: Resolved,
     tenants: Tenants,
     hosts: Sequence[Host],
     interfaces: Interfaces,

@@ -237,18 +237,18 @@ def _endpoint_rows(endpoint_map: EndpointMap, rulebook: Rulebook, frames: Frames
     """One row for each interface on a port, by each kind of announcement."""
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in endpoint_map:
-        said = entry.announcement
-        groups.setdefault((said.endpoint, said.uuid, said.version, said.kind), []).append(entry)
+        claim = entry.announcement.claim
+        groups.setdefault((claim.endpoint, claim.uuid, claim.version, claim.kind), []).append(entry)
     at_port: dict[Any, dict[str, set[str]]] = {}
     for endpoint, uuid, _, kind in groups:
         at_port.setdefault(endpoint, {}).setdefault("bind" if kind == "bind" else "said", set()).add(uuid)
     for (endpoint, uuid, version, kind), entries in groups.items():
         first = min(entries, key=lambda entry: entry.announcement.time).announcement
-        learnt = first.conversation >= 0
+        claim, learnt = first.claim, first.conversation >= 0
         yield {
-            "server_ip": first.server,
-            "transport": first.transport,
-            "port": first.port,
+            "server_ip": claim.server,
+            "transport": claim.transport,
+            "port": claim.port,
             "uuid": uuid or None,
             "version": version or None,
             "name": columns.short_name(rulebook, uuid, version) if uuid else None,
@@ -258,8 +258,8 @@ def _endpoint_rows(endpoint_map: EndpointMap, rulebook: Rulebook, frames: Frames
             "frame": frames.number(first.frame) if learnt else None,
             "file": frames.file(first.frame) if learnt else None,
             "conversation": first.conversation + 1 if learnt else None,
-            "address": first.address or None,
-            "annotation": first.annotation or None,
+            "address": claim.address or None,
+            "annotation": claim.annotation or None,
             "disagreement": _disagreement(rulebook, at_port[endpoint], uuid, kind),
         }
 

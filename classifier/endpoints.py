@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
 from classifier.errors import UsageError
+from classifier.inspection import counted
 from classifier.limits import MAX_ANNOUNCEMENTS, MAX_TOLD_OF_PORT
 from classifier.model import RESOLUTION_KINDS
 
@@ -38,21 +39,23 @@ NEVER: Final = 2**63 - 1
 MAPPER_ANSWERS: Final = frozenset({"ept_map", "ept_lookup"})
 """Kinds that name every port of an interface that the server has at that time: what they leave out is gone."""
 
+ASKED_AT_ONCE: Final = 4096
+"""Questions that are answered at a time; what is looked at for each is up to limits.MAX_TOLD_OF_PORT rows."""
+
 Endpoint = tuple[str, str, int]
 """(server address, transport, port)."""
 
 Told = tuple[str, str, str, str]
-"""(who said it, kind, uuid, version): announcements of a port that differ only in when they were made."""
+"""(who said it, kind, uuid, version): claims about a port that differ in nothing that a label names."""
 
 
-class Announcement(NamedTuple):
-    """One port handed out, or found bound.
+class Claim(NamedTuple):
+    """What is said of one port that is handed out, or found bound, however often.
 
-    server: address of the peer that said so; kind: `model.ResolutionKind`; time: nanoseconds since 1970 UTC;
-    uuid, version: "" where no interface is involved; address: what the announcement itself names, "" if
-    nothing; frame: ordinal in the run, 0 for one from a file; conversation: its number in the run, -1 for
-    one from a file; learnt_as: the kind under which an earlier run learnt it, "" for one of this run; over_http:
-    told for the protocol sequence ncacn_http, whose port stands beside the one of ncacn_ip_tcp.
+    server: address of the peer that says so; kind: `model.ResolutionKind`; uuid, version: "" where no interface is
+    involved; address: what the claim itself names, "" if nothing; learnt_as: the kind under which an earlier run
+    learnt it, "" for one of this run; over_http: told for the protocol sequence ncacn_http, whose port stands beside
+    the one of ncacn_ip_tcp.
     """
 
     server: str
@@ -61,9 +64,6 @@ class Announcement(NamedTuple):
     uuid: str
     version: str
     kind: str
-    time: int
-    frame: int = 0
-    conversation: int = -1
     address: str = ""
     annotation: str = ""
     learnt_as: str = ""
@@ -81,8 +81,21 @@ class Announcement(NamedTuple):
 
     @property
     def first_kind(self) -> str:
-        """What handed it out, in whichever run that was."""
+        """What handed the port out, in whichever run that was."""
         return self.learnt_as or self.kind
+
+
+class Announcement(NamedTuple):
+    """A claim as it was made once.
+
+    time: nanoseconds since 1970 UTC; frame: ordinal in the run, 0 for one from a file; conversation: its number in the
+    run, -1 for one from a file.
+    """
+
+    claim: Claim
+    time: int
+    frame: int = 0
+    conversation: int = -1
 
 
 class Entry(NamedTuple):
@@ -95,77 +108,112 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class EndpointMap:
-    """Learn with `add`, then `settle` once, then ask.
+    """Learn with `add` or `enter`, then `settle` once, then ask.
 
-    refused: announcements beyond limits.MAX_ANNOUNCEMENTS, and of a port beyond limits.MAX_TOLD_OF_PORT.
+    claims: each once. said: int64[4, n], of each announcement the number of its claim, time, frame and conversation;
+    `settle` puts both in order. refused: announcements beyond limits.MAX_ANNOUNCEMENTS, and of a port beyond
+    limits.MAX_TOLD_OF_PORT.
     """
 
-    announcements: list[Announcement] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    said: NDArray[np.int64] = field(default_factory=lambda: np.zeros((4, 0), np.int64))
     refused: int = 0
-    _at: _Filed = field(default_factory=dict)
-    _aliases: _Filed = field(default_factory=dict)
-
-    def add(self, announcements: Iterable[Announcement]) -> None:
-        """Take in what was handed out. Entries are ready after `settle`."""
-        for announcement in announcements:
-            if len(self.announcements) < MAX_ANNOUNCEMENTS:
-                self.announcements.append(announcement)
-            else:
-                self.refused += 1
-
-    def settle(self) -> None:
-        """Work out how long each announcement holds. The order in which they came does not matter."""
-        self._at, self._aliases = {}, {}
-        by_interface: dict[tuple[str, str, bool, str], list[Announcement]] = defaultdict(list)
-        for said in sorted(set(self.announcements), key=_order):
-            by_interface[said.server, said.transport, said.over_http, said.uuid].append(said)
-        for entry in chain.from_iterable(map(_held, by_interface.values())):
-            said = entry.announcement
-            self.refused += not _file(self._at, said.endpoint, entry)
-            alias = reachable(said.address) if said.address != said.server else ""
-            if alias not in ("", said.server):
-                _file(self._aliases, (alias, said.transport, said.port), entry)
-
-    def condense(self, most: int) -> None:
-        """Forget repetitions: what was entered twice, and beyond `most` all but the newest of each thing told."""
-        self.announcements = list(dict.fromkeys(self.announcements))
-        if len(self.announcements) > most:
-            self.announcements = list(self._newest().values())
-
-    def _newest(self) -> dict[tuple[Any, ...], Announcement]:
-        """The newest announcement of each (server, transport, port, interface, kind)."""
-        newest: dict[tuple[Any, ...], Announcement] = {}
-        for said in sorted(self.announcements, key=_order):
-            newest[*said.endpoint, said.uuid, said.version, said.first_kind] = said
-        return newest
+    _held: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+    _filed: _Filed = field(default_factory=lambda: _Filed.of([], np.zeros((4, 0), np.int64)))
 
     @property
-    def endpoints(self) -> Iterable[Endpoint]:
+    def announcements(self) -> list[Announcement]:
+        """All that was said."""
+        return [Announcement(self.claims[claim], *when) for claim, *when in self.said.T.tolist()]
+
+    def add(self, announcements: Iterable[Announcement]) -> None:
+        """Take in what was handed out. It can be asked for after `settle`."""
+        said = list(announcements)
+        when = np.array([each[1:] for each in said], np.int64).reshape(-1, 3).T
+        self.enter([each.claim for each in said], np.arange(len(said)), when)
+
+    def enter(self, claims: Iterable[Claim], claim_of: NDArray[np.int64], when: NDArray[np.int64]) -> None:
+        """The same in columns. claim_of: of each announcement, index into claims; when: int64[3, n], time, frame and
+        conversation."""
+        numbers = {claim: number for number, claim in enumerate(self.claims)}
+        own = np.array([numbers.setdefault(claim, len(numbers)) for claim in claims], np.int64)
+        room = MAX_ANNOUNCEMENTS - self.said.shape[1]
+        self.refused += max(len(claim_of) - room, 0)
+        self.claims = list(numbers)
+        self.said = np.concatenate([self.said, np.stack([own[claim_of], *when])[:, : max(room, 0)]], axis=1)
+
+    def settle(self) -> None:
+        """Work out how long each announcement holds. Neither their order nor repetitions matter."""
+        used = sorted(np.flatnonzero(np.bincount(self.said[0])).tolist(), key=self.claims.__getitem__)
+        rank = np.zeros(len(self.claims), np.int64)
+        rank[used] = np.arange(len(used))
+        self.claims = [self.claims[number] for number in used]
+        claim, time, frame, conversation = rank[self.said[0]], *self.said[1:]
+        order = np.lexsort((claim, conversation, frame, self._preference[claim], time))
+        said = np.stack([claim, time, frame, conversation])[:, order]
+        fresh = np.ones(len(order), np.bool_)
+        fresh[1:] = (said[:, 1:] != said[:, :-1]).any(axis=0)
+        self.said = said[:, fresh]
+        self._held = _held(self.claims, self.said)
+        self._filed = _Filed.of(self.claims, self.said)
+        self.refused += int((~self._filed.by_peer[self.said[0]]).sum())
+
+    def condense(self, most: int) -> None:
+        """Forget, beyond `most`, all but the newest of each thing told. It can be asked for after `settle`."""
+        if self.said.shape[1] > most:
+            kept = list(self._newest().values())
+            self.said, self._held = self.said[:, kept], self._held[:, kept]
+
+    def _newest(self) -> dict[tuple[Any, ...], int]:
+        """The newest announcement of each (server, transport, port, interface, kind): its index in said."""
+        keys = [(*claim.endpoint, claim.uuid, claim.version, claim.first_kind) for claim in self.claims]
+        return {keys[claim]: index for index, claim in enumerate(self.said[0].tolist())}
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
         """Every (server, transport, port) that something was said about, by the peer or under an alias."""
-        return self._at.keys() | self._aliases.keys()
+        return self._filed.endpoints
 
-    def knows(self, server: str, transport: str, port: int) -> bool:
-        """Whether anything was said about this port, at any time, by the peer or under an alias."""
-        key = (server, transport, port)
-        return key in self._at or key in self._aliases
+    def at(
+        self, ports: NDArray[np.int64], times: NDArray[np.int64], asking: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What held on each port at its time, best first; of what was told several times, the nearest.
 
-    def at(self, server: str, transport: str, port: int, time: int, *, asking: int | None = None) -> list[Entry]:
-        """What held on this port at that time, best first; of what was told several times, the nearest.
-
-        asking: number of the conversation that wants to know; what it said itself is left out.
-        Order: kind (`model.RESOLUTION_KINDS`), then the last one before that time, then the first one after.
+        ports: index into endpoints; asking: number of the conversation that wants to know; what it said itself is left
+        out. Returns of all that held, in the order of the questions, the number of the question and the index into
+        said. Best first: kind (`model.RESOLUTION_KINDS`), then the last one before that time, then the first after.
         """
-        key = (server, transport, port)
-        filed = self._at.get(key) or self._aliases.get(key) or {}
-        nearest = (_nearest(entries, time, asking) for entries in filed.values())
-        return sorted(
-            (entry for entry in nearest if entry is not None), key=lambda entry: _nearness(entry.announcement, time)
-        )
+        parts = [slice(start, start + ASKED_AT_ONCE) for start in range(0, max(len(ports), 1), ASKED_AT_ONCE)]
+        held = [self._at(ports[part], times[part], asking[part]) for part in parts]
+        questions = [question + part.start for part, (question, _) in zip(parts, held, strict=True)]
+        return np.concatenate(questions), np.concatenate([index for _, index in held])
+
+    def _at(
+        self, ports: NDArray[np.int64], times: NDArray[np.int64], asking: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        since, until = self._held
+        question, told, before, after = self._filed.around(ports, times, asking)
+        time = times[question]
+        holds = [(index >= 0) & (since[index] <= time) & (time < until[index]) for index in (before, after)]
+        index = np.where(holds[0], before, after)
+        which = np.flatnonzero(holds[0] | holds[1])
+        question, told, index, time = (each[which] for each in (question, told, index, time))
+        claim, when = self.said[:2, index]
+        later = when > time
+        distance = np.where(later, when - time, time - when).view(np.uint64)
+        order = np.lexsort((told, distance, later, self._preference[claim], question))
+        return question[order], index[order]
+
+    @property
+    def _preference(self) -> NDArray[np.int64]:
+        """Of each claim, by its kind: a lower number outweighs a higher one."""
+        return np.array([PREFERENCE[claim.kind] for claim in self.claims], np.int64)
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, by server, port and time."""
-        for endpoint in sorted(self._at):
-            yield from sorted(chain(*self._at[endpoint].values()), key=lambda entry: _order(entry.announcement))
+        held = zip(self.announcements, *self._held.tolist(), self._filed.by_peer[self.said[0]].tolist(), strict=True)
+        entries = [Entry(*entry) for *entry, filed in held if filed]
+        return iter(sorted(entries, key=lambda entry: entry.announcement.claim.endpoint))
 
     @classmethod
     def load(cls, path: Path) -> EndpointMap:
@@ -183,11 +231,13 @@ class EndpointMap:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"can't read endpoint map {path}: {reason}") from error
+        said = []
         for number, line in enumerate(lines, 1):
             try:
-                learnt.add([_from_record(json.loads(line))] if line.strip() else [])
+                said += [_from_record(json.loads(line))] if line.strip() else []
             except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}:{number}: not an entry of an endpoint map: {error}") from error
+        learnt.add(said)
         return learnt
 
     def save(self, path: Path) -> None:
@@ -195,8 +245,8 @@ class EndpointMap:
 
         Raises OSError; what was there before is then still there.
         """
-        newest = self._newest()
-        lines = [json.dumps(_to_record(newest[key])) for key in sorted(newest)]
+        newest, announcements = self._newest(), self.announcements
+        lines = [json.dumps(_to_record(announcements[newest[key]])) for key in sorted(newest)]
         partial = path.with_name(path.name + ".part")
         try:
             partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -205,25 +255,6 @@ class EndpointMap:
             with suppress(OSError):
                 partial.unlink()
             raise
-
-
-_Filed = dict[Endpoint, dict[Told, list[Entry]]]
-"""Entries of each port by what they tell, each list by time."""
-
-
-def _order(announcement: Announcement) -> tuple[Any, ...]:
-    """By time; total, so that the order in which announcements came is forgotten."""
-    return announcement.time, PREFERENCE[announcement.kind], announcement.frame, announcement
-
-
-def _file(filed: _Filed, endpoint: Endpoint, entry: Entry) -> bool:
-    """Put an entry with those of its port; False if too much was told of it already."""
-    at_port = filed.setdefault(endpoint, {})
-    told = entry.announcement.told
-    if told not in at_port and len(at_port) >= MAX_TOLD_OF_PORT:
-        return False
-    at_port.setdefault(told, []).append(entry)
-    return True
 
 
 @lru_cache(maxsize=4096)
@@ -236,78 +267,162 @@ def reachable(address: str) -> str:
     return "" if parsed.is_unspecified or parsed.is_loopback else str(parsed)
 
 
+# ---- what was told of each port --------------------------------------------------------------
+
+_ByTold = dict[Endpoint, dict[Told, list[int]]]
+"""Numbers of the claims about each port by what they tell."""
+
+
+class _Filed(NamedTuple):
+    """What was said, by port, by what it tells, and by time.
+
+    endpoints: the ports. tolds: int64, number of the first thing told of each, and how many there are. by_peer: bool,
+    whether each claim is filed under the server that made it. moments: int64, all times. keys: int64, thing told and
+    index into moments as one number, sorted. told, conversation: int64, of each key; said: int64, its index into
+    `EndpointMap.said`; previous, following: int64, where others than its conversation said something before and after.
+    All but keys end with one of no told thing.
+    """
+
+    endpoints: list[Endpoint]
+    tolds: NDArray[np.int64]
+    by_peer: NDArray[np.bool_]
+    moments: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    told: NDArray[np.int64]
+    conversation: NDArray[np.int64]
+    said: NDArray[np.int64]
+    previous: NDArray[np.int64]
+    following: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, claims: Sequence[Claim], said: NDArray[np.int64]) -> _Filed:
+        """File what was said, which is in order."""
+        filed = _by_port(claims, dict.fromkeys(said[0].tolist()))
+        tolds, told_of = [0], np.full((2, len(claims)), -1)
+        for (server, _, _), at_port in filed.items():
+            for number, thing in enumerate(sorted(at_port), tolds[-1]):
+                for claim in at_port[thing]:
+                    told_of[int(claims[claim].server != server), claim] = number
+            tolds.append(tolds[-1] + len(at_port))
+        told = told_of[:, said[0]].ravel()
+        order = np.argsort(told, kind="stable")
+        order = order[np.searchsorted(told[order], 0) :]
+        told, index = told[order], order % said.shape[1]
+        moments, when = np.unique(said[1], return_inverse=True)
+        keys = told * (len(moments) + 1) + when[index]
+        told, index = np.append(told, -1), np.append(index, -1)
+        conversation = np.append(said[3, index[:-1]], NEVER)
+        starts = np.flatnonzero(np.append(True, (np.diff(told) != 0) | (np.diff(conversation) != 0)))
+        lengths = np.diff(starts, append=len(told))
+        return cls(
+            list(filed), np.array(tolds), told_of[0] >= 0, moments, keys, told, conversation, index,
+            np.repeat(starts - 1, lengths), np.repeat(starts + lengths, lengths),
+        )  # fmt: skip
+
+    def around(
+        self, ports: NDArray[np.int64], times: NDArray[np.int64], asking: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """What others than the asking said last before each time and first after it, of each thing told of the port.
+
+        Returns the number of the question, the thing told, and two indexes into `EndpointMap.said`, -1 for nothing.
+        """
+        sizes = np.diff(self.tolds)[ports]
+        question = np.repeat(np.arange(len(ports)), sizes)
+        told = self.tolds[ports][question] + counted(sizes)
+        moment = np.searchsorted(self.moments, times, side="right")
+        after = np.searchsorted(self.keys, told * (len(self.moments) + 1) + moment[question])
+        before, asker = after - 1, asking[question]
+        before = np.where(self.conversation[before] == asker, self.previous[before], before)
+        after = np.where(self.conversation[after] == asker, self.following[after], after)
+        last, first = (np.where(self.told[each] == told, self.said[each], -1) for each in (before, after))
+        return question, told, last, first
+
+
+def _by_port(claims: Sequence[Claim], numbers: Iterable[int]) -> _ByTold:
+    """File the claims with these numbers; what is told under an alias counts where no peer tells anything."""
+    at: _ByTold = {}
+    aliases: _ByTold = {}
+    for number in numbers:
+        claim = claims[number]
+        _file(at, claim.endpoint, claim.told, number)
+        alias = reachable(claim.address) if claim.address != claim.server else ""
+        if alias not in ("", claim.server):
+            _file(aliases, (alias, claim.transport, claim.port), claim.told, number)
+    return aliases | at
+
+
+def _file(filed: _ByTold, endpoint: Endpoint, told: Told, number: int) -> None:
+    """Put a claim with those of its port, unless too much was told of it already."""
+    at_port = filed.setdefault(endpoint, {})
+    if told in at_port or len(at_port) < MAX_TOLD_OF_PORT:
+        at_port.setdefault(told, []).append(number)
+
+
 # ---- how long an announcement holds ----------------------------------------------------------
 
 
-def _held(group: Sequence[Announcement]) -> Iterator[Entry]:
-    """Entries of one interface on one server: how long each holds. group: by time."""
-    answers = _answers(group)
-    times = sorted(answers)
-    runs: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for index, time in enumerate(times):
-        for port in answers[time]:
-            adjacent = runs[port] and runs[port][-1][1] == index - 1
-            runs[port].append((runs[port].pop()[0] if adjacent else index, index))
-    for announcement in group:
-        own = runs[announcement.port]
-        before, _ = _run_around(own, bisect_left(times, announcement.time) - 1)
-        _, after = _run_around(own, bisect_right(times, announcement.time))
-        since = times[before - 1] if before > 0 else -NEVER
-        yield Entry(announcement, since, times[after + 1] if after + 1 < len(times) else NEVER)
+def _held(claims: Sequence[Claim], said: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[2, n]: since when and until when each announcement holds: from the last answer of the mapper before it that
+    leaves the port out to the next one after it."""
+    groups: dict[tuple[str, str, bool, str], int] = {}
+    group_of = [groups.setdefault((*each.endpoint[:2], each.over_http, each.uuid), len(groups)) for each in claims]
+    ports: dict[tuple[int, int], int] = {}
+    port_of = [ports.setdefault((group, each.port), len(ports)) for group, each in zip(group_of, claims, strict=True)]
+    group, port = (np.array(each, np.int64)[said[0]] for each in (group_of, port_of))
+    moments, when = np.unique(said[1], return_inverse=True)
+    own = group * len(moments) + when
+    naming, times = _answers(claims, said, group, own)
+    answers, answer = np.unique(times, return_inverse=True)
+    step = len(answers) + 2  # so that numbers of a port and an answer are never next to those of another port
+    named = np.sort(np.append(port[naming] * step + answer, -2))
+    starts = np.flatnonzero(np.diff(named, prepend=-4) > 1)
+    first, last = named[starts], named[np.append(starts[1:], len(named)) - 1]
+    before, after = np.searchsorted(answers, own) - 1, np.searchsorted(answers, own, side="right")
+    ends = []
+    for neighbour, beyond, never in ((before, first - 1, -NEVER), (after, last + 1, NEVER)):
+        key = port * step + neighbour
+        run = np.searchsorted(first, key, side="right") - 1
+        left_out = np.where(last[run] >= key, beyond[run], key) - port * step
+        answer = np.append(answers, -1)[left_out]
+        ends.append(np.where(answer // len(moments) == group, moments[answer % len(moments)], never))
+    return np.stack(ends)
 
 
-def _answers(group: Iterable[Announcement]) -> dict[int, set[int]]:
-    """Ports that the endpoint mapper named, by the time of its answer.
+def _answers(
+    claims: Sequence[Claim], said: NDArray[np.int64], group: NDArray[np.int64], times: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which announcements are the endpoint mapper's, and the times of its answers. group, times: of all announcements.
 
     A lookup lists an interface's ports over several calls, which do not contradict each other: all that
     one conversation looked up is taken for one answer, at the time of the last.
     """
-    answers: dict[int, set[int]] = defaultdict(set)
-    looked_up: dict[int, list[Announcement]] = defaultdict(list)
-    for announcement in group:
-        if announcement.first_kind == "ept_lookup":
-            looked_up[announcement.conversation].append(announcement)
-        elif announcement.first_kind in MAPPER_ANSWERS:
-            answers[announcement.time].add(announcement.port)
-    for listed in looked_up.values():
-        answers[listed[-1].time].update(announcement.port for announcement in listed)
-    return answers
-
-
-def _run_around(runs: Sequence[tuple[int, int]], index: int) -> tuple[int, int]:
-    """First and last of the run that an index lies in; where it is in none, the empty one that begins behind it
-    and ends before it."""
-    place = bisect_right(runs, (index, NEVER)) - 1
-    return runs[place] if place >= 0 and runs[place][1] >= index else (index + 1, index - 1)
-
-
-def _nearest(entries: Sequence[Entry], time: int, asking: int | None) -> Entry | None:
-    """The last one told before that time, else the first after it, of those that held then and are not the asker's.
-
-    Entries of one list begin and end in the order of their times, so no others can hold where these two don't.
-    """
-    place = bisect_right(entries, time, key=lambda entry: entry.announcement.time)
-    for indexes in (range(place - 1, -1, -1), range(place, len(entries))):
-        others = (entries[index] for index in indexes if entries[index].announcement.conversation != asking)
-        entry = next(others, None)
-        if entry is not None and entry.since <= time < entry.until:
-            return entry
-    return None
-
-
-def _nearness(announcement: Announcement, time: int) -> tuple[int, bool, int, Told]:
-    after = announcement.time > time
-    return PREFERENCE[announcement.kind], after, abs(announcement.time - time), announcement.told
+    kinds = [each.first_kind for each in claims]
+    naming = np.flatnonzero(np.array([kind in MAPPER_ANSWERS for kind in kinds], np.bool_)[said[0]])
+    listed = np.flatnonzero(np.array([kind == "ept_lookup" for kind in kinds], np.bool_)[said[0]])
+    lookups = list(zip(group[listed].tolist(), said[3, listed].tolist(), strict=True))
+    last = dict(zip(lookups, times[listed].tolist(), strict=True))
+    answered = times.copy()
+    answered[listed] = [last[lookup] for lookup in lookups]
+    return naming, answered[naming]
 
 
 # ---- the file ----------------------------------------------------------------------------------
 
 
 def _to_record(announcement: Announcement) -> dict[str, Any]:
-    record = announcement._asdict() | {"kind": announcement.first_kind}
-    for name in ("frame", "conversation", "learnt_as", *([] if announcement.over_http else ["over_http"])):
-        del record[name]
-    return record
+    claim = announcement.claim
+    server, transport, port, uuid, version, _, address, annotation, _, over_http = claim
+    return {
+        "server": server,
+        "transport": transport,
+        "port": port,
+        "uuid": uuid,
+        "version": version,
+        "kind": claim.first_kind,
+        "time": announcement.time,
+        "address": address,
+        "annotation": annotation,
+    } | ({"over_http": True} if over_http else {})
 
 
 def _from_record(record: object) -> Announcement:
@@ -320,19 +435,19 @@ def _from_record(record: object) -> Announcement:
     kind, uuid = _text(record, "kind") or "endpoint-map-file", _text(record, "uuid")
     if kind not in PREFERENCE:
         raise ValueError(f"kind {kind!r}")
-    return Announcement(
+    claim = Claim(
         server=str(ipaddress.ip_address(_text(record, "server"))),
         transport=transport,
         port=_whole(record, "port", 1, 65_535),
         uuid=str(UUID(uuid)) if uuid else "",
         version=_text(record, "version"),
         kind="endpoint-map-file",
-        time=_whole(record, "time", -NEVER, NEVER),
         address=_text(record, "address"),
         annotation=_text(record, "annotation"),
         learnt_as=kind,
         over_http=record.get("over_http") is True,
     )
+    return Announcement(claim, _whole(record, "time", -NEVER, NEVER))
 
 
 def _text(record: dict[str, Any], name: str) -> str:

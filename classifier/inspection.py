@@ -229,7 +229,7 @@ class Inspection:
 
     def locate(self, indexes: Sequence[int], places: Sequence[Place]) -> Located:
         """The frames that brought the bytes at these places, each of the conversation at the same index."""
-        return self.locate_all(np.array(indexes, np.int64), *_side_and_offset(places))
+        return self.locate_all(np.array(indexes, np.int64), *side_and_offset(places))
 
     def locate_all(self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64]) -> Located:
         """As `locate`, with the places as columns (`Side` and offset of each)."""
@@ -254,7 +254,7 @@ class Inspection:
         """
         sizes = np.array([len(each) for each in lists], np.int64)
         starts = np.cumsum(sizes) - sizes
-        side, offset = _side_and_offset(chain.from_iterable(lists))
+        side, offset = side_and_offset(chain.from_iterable(lists))
         for number in range(int(sizes.max(initial=0))):
             having = np.flatnonzero((sizes > number)[list_of])
             place = starts[list_of[having]] + number
@@ -293,7 +293,7 @@ class EarlyPlaces:
         frames, times = np.full(len(numbers), -1, np.int64), np.zeros(len(numbers), np.int64)
         if self._fresh:
             joined = np.concatenate([self._known, *self._fresh], axis=1)
-            self._known, self._fresh = joined[:, np.argsort(joined[0])], []
+            self._known, self._fresh = np.take(joined, np.argsort(joined[0], kind="stable"), axis=1), []
         if self._known.size:
             wanted = (numbers << _OFFSET_BITS) | offsets
             place = np.minimum(np.searchsorted(self._known[0], wanted), self._known.shape[1] - 1)
@@ -448,7 +448,7 @@ class Reading:
         used, group_of = np.unique(self._codes[home], return_inverse=True)
         places = [_places(self._found[code]) for code in used.tolist()]
         sizes = np.array([len(each) for each in places], np.int64)
-        side, offset = _side_and_offset(chain.from_iterable(places))
+        side, offset = side_and_offset(chain.from_iterable(places))
         each = sizes[group_of]
         place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
         sides, offsets = np.repeat(self._client[home], each) ^ side[place], offset[place]
@@ -456,7 +456,7 @@ class Reading:
         self._early.add(2 * np.repeat(home, each) + sides, offsets, located)
 
 
-def _side_and_offset(places: Iterable[Place]) -> NDArray[np.int64]:
+def side_and_offset(places: Iterable[Place]) -> NDArray[np.int64]:
     """Places as two columns."""
     return np.fromiter(chain.from_iterable(places), np.int64).reshape(-1, 2).T.copy()
 

@@ -6,19 +6,19 @@ RPC association. Takes what is known of the hosts as given. Decides nothing itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier.addresses import Addresses
 from classifier.conversations import ConversationTable
-from classifier.endpoints import Announcement, EndpointMap, reachable
+from classifier.endpoints import Claim, EndpointMap, reachable
 from classifier.headers import TCP
 from classifier.hosts import Inventory, Known
-from classifier.inspection import Inspection, are_channels
+from classifier.inspection import Inspection, are_channels, counted, side_and_offset
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
@@ -152,11 +152,11 @@ class Scene:
 
     def with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Conversations whose evidence has what is wanted (asked once for each distinct evidence)."""
-        return self._evidence_of(self._having(wanted).tolist())
+        return self._evidence_of(self.having(wanted).tolist())
 
     def first_with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Of the conversations with the same evidence only the one that began first."""
-        rows = self.in_order(self._having(wanted))
+        rows = self.in_order(self.having(wanted))
         _, first = np.unique(self.inspection.codes[rows], return_index=True)
         return self._evidence_of(rows[first].tolist())
 
@@ -164,7 +164,8 @@ class Scene:
         """Conversations in the order in which they began, which a live table doesn't keep."""
         return rows[np.argsort(self.table.rows["number"][rows], kind="stable")]
 
-    def _having(self, wanted: Callable[[Evidence], object]) -> NDArray[np.int64]:
+    def having(self, wanted: Callable[[Evidence], object]) -> NDArray[np.int64]:
+        """Indexes of the conversations whose evidence has what is wanted (asked once for each distinct evidence)."""
         found = self.inspection.found
         having = np.array([isinstance(entry, Evidence) and bool(wanted(entry)) for entry in found])
         return np.flatnonzero(having[self.inspection.codes])
@@ -210,79 +211,52 @@ def orient_by_payload(orientation: Orientation, inspection: Inspection) -> None:
 
 def orient_by_announcement(scene: Scene) -> None:
     """Where neither handshake nor payload told, the side whose port was handed out serves."""
-    methods = scene.orientation.method
-    undecided = np.flatnonzero(methods >= METHOD["known-port"])
-    if not len(undecided) or not scene.endpoint_map.announcements:
-        return
-    rows, texts = scene.table.rows, scene.addresses.texts
-    for index in undecided.tolist():
-        transport = scene.transport(index)
-        a = scene.endpoint_map.knows(texts[scene.addresses.a[index]], transport, int(rows["a_port"][index]))
-        b = scene.endpoint_map.knows(texts[scene.addresses.b[index]], transport, int(rows["b_port"][index]))
-        if a != b:
-            scene.orientation.decide(index, 1 if a else 0, "endpoint-map")
+    undecided = np.flatnonzero(scene.orientation.method >= METHOD["known-port"])
+    rows, addresses = scene.table.rows, scene.addresses
+    a = _known_ports(scene, undecided, addresses.a, rows["a_port"]) >= 0
+    b = _known_ports(scene, undecided, addresses.b, rows["b_port"]) >= 0
+    scene.orientation.decide(undecided[a != b], a[a != b].astype(np.int8), "endpoint-map")
 
 
 # ---- what was handed out ----------------------------------------------------------------------
 
 
-class _Draft(NamedTuple):
-    """An announcement that still lacks when and in which frame it was made."""
-
-    conversation: int
-    place: Place
-    server: str
-    transport: str
-    port: int
-    uuid: str
-    version: str
-    kind: str
-    address: str = ""
-    annotation: str = ""
-    over_http: bool = False
-
-
 def learn(scene: Scene) -> None:
     """Enter into the endpoint map what every conversation handed out or bound."""
-    drafts: list[_Draft] = []
-    for index, evidence in scene.with_evidence(lambda entry: entry.handouts or entry.interfaces):
-        drafts += _handed_out(scene, index, evidence)
-        if scene.sides.server_port[index] not in MAPPERS:
-            drafts += _bound(scene, index, evidence)
-    indexes = [draft.conversation for draft in drafts]
-    located = scene.inspection.locate(indexes, [draft.place for draft in drafts])
-    numbers = scene.table.rows["number"][np.array(indexes, np.int64)].tolist()
-    scene.endpoint_map.add(
-        Announcement(
-            draft.server,
-            draft.transport,
-            draft.port,
-            draft.uuid,
-            draft.version,
-            draft.kind,
-            time,
-            frame,
-            number,
-            draft.address,
-            draft.annotation,
-            over_http=draft.over_http,
-        )
-        for draft, number, frame, time in zip(
-            drafts, numbers, located.frames.tolist(), located.times.tolist(), strict=True
-        )
+    inspection, sides = scene.inspection, scene.sides
+    rows = scene.having(lambda entry: entry.handouts or entry.interfaces)
+    ports = 2 * sides.server_port + (scene.table.rows["protocol"][: scene.table.count] != TCP)
+    alike, first = distinct_rows(
+        (inspection.codes[rows].astype(np.int64), sides.server[rows].astype(np.int64), ports[rows])
     )
+    claims = [list(_claims(scene, row)) for row in rows[first].tolist()]
+    sizes = np.array([len(each) for each in claims], np.int64)
+    claim = np.repeat((np.cumsum(sizes) - sizes)[alike], sizes[alike]) + counted(sizes[alike])
+    index = np.repeat(rows, sizes[alike])
+    side, offset = side_and_offset(place for each in claims for _, place in each)
+    located = inspection.locate_all(index, side[claim], offset[claim])
+    when = np.stack([located.times, located.frames, scene.table.rows["number"][index]])
+    scene.endpoint_map.enter([each for own in claims for each, _ in own], claim, when)
     scene.endpoint_map.settle()
 
 
-def _handed_out(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft]:
+def _claims(scene: Scene, index: int) -> Iterator[tuple[Claim, Place]]:
+    """What a conversation hands out or binds, and where it says so."""
+    evidence = scene.inspection.evidence(index)
+    if evidence is None:
+        return
     for handout in evidence.handouts:
         server = _server_of(scene, index, handout)
         if server and 0 < handout.port < 65_536:
             transport = "udp" if handout.transport == "udp" else "tcp"
-            yield _Draft(
-                index, handout.place, server, transport, handout.port, handout.uuid, handout.version, handout.kind,
-                handout.address, handout.annotation, handout.transport == "http",
-            )  # fmt: skip
+            yield Claim(
+                server, transport, handout.port, handout.uuid, handout.version, handout.kind, handout.address,
+                handout.annotation, over_http=handout.transport == "http",
+            ), handout.place  # fmt: skip
+    server, transport, port = scene.server(index), scene.transport(index), int(scene.sides.server_port[index])
+    for interface in evidence.interfaces if port not in MAPPERS else ():
+        if interface.accepted and not interface.via:
+            yield Claim(server, transport, port, interface.uuid, interface.version, "bind"), interface.place
 
 
 def _server_of(scene: Scene, index: int, handout: Handout) -> str:
@@ -292,60 +266,95 @@ def _server_of(scene: Scene, index: int, handout: Handout) -> str:
     return scene.server(index)
 
 
-def _bound(scene: Scene, index: int, evidence: Evidence) -> Iterator[_Draft]:
-    server, transport, port = scene.server(index), scene.transport(index), int(scene.sides.server_port[index])
-    for interface in evidence.interfaces:
-        if interface.accepted and not interface.via:
-            yield _Draft(index, interface.place, server, transport, port, interface.uuid, interface.version, "bind")
+Answer = tuple[frozenset[tuple[str, str]], str]
+"""Interfaces (uuid, version) that are served on a port, and the kind of the announcement that counts most."""
 
 
-class Resolution(NamedTuple):
-    """What the endpoint map says of one conversation's server port: the best entry, and all that hold."""
+class Resolved(NamedTuple):
+    """Conversations whose server port was handed out, or found bound by another conversation.
 
-    best: Announcement
-    interfaces: frozenset[tuple[str, str]]
+    rows: int64, their indexes; best: int64, for each the announcement that counts most (index into
+    `EndpointMap.said`); codes: int64, index into answers: what the map says of the port, None for nothing.
+    """
+
+    rows: NDArray[np.int64]
+    best: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    answers: list[Answer | None]
 
 
 OWN_BIND_SUFFICES: Final = frozenset({"bind", "secondary-address"})
 """What another conversation's bind tells adds nothing to a conversation's own."""
 
 
-def resolve(scene: Scene) -> dict[int, Resolution]:
-    """Conversations (by index) whose server port was handed out, or found bound by another conversation.
+def resolve(scene: Scene) -> Resolved:
+    """Ask the endpoint map about all server ports, once for each distinct evidence and what is told of its port.
 
     What was handed out with the port, and the payload doesn't show, is entered into their evidence.
     """
-    resolved = {}
-    chosen = _on_known_ports(scene)
-    starts, numbers = (scene.table.rows[name][chosen].tolist() for name in ("start", "number"))
-    ports = scene.sides.server_port[chosen].tolist()
-    for index, start, port, asking in zip(chosen.tolist(), starts, ports, numbers, strict=True):
-        entries = scene.endpoint_map.at(scene.server(index), scene.transport(index), port, start, asking=asking)
-        evidence = scene.inspection.evidence(index)
-        accepted = {entry.uuid for entry in evidence.interfaces if entry.accepted} if evidence else set()
-        entries = [entry for entry in entries if entry.announcement.uuid in accepted] or entries
-        if not entries or (accepted and entries[0].announcement.kind in OWN_BIND_SUFFICES):
-            continue
-        named = frozenset(
-            (entry.announcement.uuid, entry.announcement.version) for entry in entries if entry.announcement.uuid
-        )
-        resolved[index] = Resolution(entries[0].announcement, named)
+    table, endpoint_map = scene.table, scene.endpoint_map
+    table, endpoint_map, everyone = scene.table, scene.endpoint_map, np.arange(scene.table.count)
+    ports = _known_ports(scene, everyone, scene.sides.server, scene.sides.server_port, besides=MAPPERS)
+    rows = np.flatnonzero(ports >= 0)
+    asked, said = endpoint_map.at(ports[rows], table.rows["start"][rows], table.rows["number"][rows])
+    ends = np.searchsorted(asked, np.arange(len(rows) + 1))
+    told = [(claim.kind, claim.uuid, claim.version) for claim in endpoint_map.claims]
+    cases, case_of = _heard(scene.inspection.codes[rows], endpoint_map.said[0, said], told, ends)
+    answers = Distinct[Answer | None]([None], {None: 0})
+    places, codes = [], []
+    for found, *heard in cases:
+        place, answer = _answer(scene.inspection.found[found], [told[claim] for claim in heard])
+        places.append(place)
+        codes.append(answers.code(answer))
+    code_of, best = np.array(codes, np.int64)[case_of], ends[:-1] + np.array(places, np.int64)[case_of]
+    kept = code_of > 0
+    resolved = Resolved(rows[kept], said[best[kept]], code_of[kept], answers.values)
     _protect_media(scene, resolved)
     return resolved
 
 
-def _protect_media(scene: Scene, resolved: Mapping[int, Resolution]) -> None:
+def _heard(
+    found: NDArray[np.int32], claims: NDArray[np.int64], told: Sequence[Hashable], ends: NDArray[np.int64]
+) -> tuple[list[tuple[int, ...]], NDArray[np.int64]]:
+    """Distinct cases of what conversations say, and claims (one for all that tell the same) that they are told; and
+    which case each conversation is.
+
+    found: what each says; claims: what they are told, one's behind another's, with ends between them; told: what each
+    claim tells.
+    """
+    firsts = {each: number for number, each in reversed(list(enumerate(told)))}
+    alike = np.array([firsts[each] for each in told], np.int64)[claims].tolist()
+    cases = Distinct[tuple[int, ...]]()
+    spans = zip(found.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+    case_of = [cases.code((own, *alike[first:end])) for own, first, end in spans]
+    return cases.values, np.array(case_of, np.int64)
+
+
+def _answer(found: object, told: Sequence[tuple[str, str, str]]) -> tuple[int, Answer | None]:
+    """What counts of that which is told of a port, and the place of the first of it. told: kind, uuid and version."""
+    interfaces = found.interfaces if isinstance(found, Evidence) else ()
+    accepted = {entry.uuid for entry in interfaces if entry.accepted}
+    fitting = [place for place, (_, uuid, _) in enumerate(told) if uuid in accepted] or list(range(len(told)))
+    if not fitting or (accepted and told[fitting[0]][0] in OWN_BIND_SUFFICES):
+        return 0, None
+    named = frozenset(told[place][1:] for place in fitting if told[place][1])
+    return fitting[0], (named, told[fitting[0]][0])
+
+
+def _protect_media(scene: Scene, resolved: Resolved) -> None:
     """RTP looks the same sealed or not; the session description that named its port tells (RFC 4568 section 6).
 
     RTP/SAVP is sealed, RTP/AVP is not; RTP/AVP that offers keys all the same may be either.
     """
-    codes, found = scene.inspection.codes, scene.inspection.found
+    codes, found, claims = scene.inspection.codes, scene.inspection.found, scene.endpoint_map.claims
     made: dict[tuple[int, str], int] = {}
-    for index, (said, _) in resolved.items():
+    claim = scene.endpoint_map.said[0, resolved.best]
+    described = np.array([each.first_kind == "sdp" for each in claims], np.bool_)[claim]
+    for index, number in zip(resolved.rows[described].tolist(), claim[described].tolist(), strict=True):
         evidence = scene.inspection.evidence(index)
-        if evidence is None or evidence.protocol != "rtp" or said.first_kind != "sdp":
+        if evidence is None or evidence.protocol != "rtp":
             continue
-        profile, *keys = said.annotation.split()[1:] or [""]
+        profile, *keys = claims[number].annotation.split()[1:] or [""]
         encryption = "srtp" if "/SAVP" in profile else "none" if "/AVP" in profile and not keys else ""
         if encryption in ("", evidence.encryption):
             continue
@@ -356,20 +365,33 @@ def _protect_media(scene: Scene, resolved: Mapping[int, Resolution]) -> None:
         codes[index] = made[key]
 
 
-def _on_known_ports(scene: Scene) -> NDArray[np.int64]:
-    """Conversations to a server port that the endpoint map says something about."""
+def _known_ports(
+    scene: Scene,
+    rows: NDArray[np.int64],
+    address: NDArray[np.int32],
+    port: NDArray[Any],
+    besides: frozenset[int] = frozenset(),
+) -> NDArray[np.int64]:
+    """Index into the endpoints of the endpoint map for each of these conversations, -1 where nothing is said of it.
+
+    address, port: of all conversations; besides: ports that are not looked up.
+    """
     numbers = {text: number for number, text in enumerate(scene.addresses.texts)}
-    keys = [
-        (numbers[server] << 17) | (port << 1) | (transport == "udp")
-        for server, transport, port in scene.endpoint_map.endpoints
-        if server in numbers and port not in MAPPERS
+    known = [
+        ((numbers[server] << 17) | (port << 1) | (transport == "udp"), index)
+        for index, (server, transport, port) in enumerate(scene.endpoint_map.endpoints)
+        if server in numbers and port not in besides
     ]
-    udp = scene.table.rows["protocol"][: scene.table.count] != TCP
-    server, port = scene.sides.server.astype(np.int64), (scene.sides.server_port << 1) | udp
-    wanted, servers, ports = np.array(keys, np.int64), np.zeros(len(numbers), np.bool_), np.zeros(1 << 17, np.bool_)
-    servers[wanted >> 17], ports[wanted & 0x1FFFF] = True, True
-    near = np.flatnonzero(servers[server] & ports[port])
-    return near[np.isin((server[near] << 17) | port[near], wanted)]
+    keys, indexes = np.array([(-1, -1), *sorted(known)], np.int64).T
+    low = (port[rows].astype(np.int64) << 1) | (scene.table.rows["protocol"][rows] != TCP)
+    named = np.zeros(1 << 17, np.bool_)
+    named[keys[1:] & 0x1FFFF] = True
+    near = np.flatnonzero(named[low])
+    wanted = (address[rows[near]].astype(np.int64) << 17) | low[near]
+    place = np.searchsorted(keys, wanted, side="right") - 1
+    found = np.full(len(rows), -1)
+    found[near] = np.where(keys[place] == wanted, indexes[place], -1)
+    return found
 
 
 # ---- facts and decisions ----------------------------------------------------------------------
@@ -418,19 +440,17 @@ class Grounds:
     """
 
     said: list[Said]
-    answers: list[tuple[frozenset[tuple[str, str]], str] | None]
+    answers: list[Answer | None]
     codes: NDArray[np.int32]
     rows: list[list[int]]
 
     @classmethod
-    def of(cls, scene: Scene, resolved: dict[int, Resolution]) -> Grounds:
+    def of(cls, scene: Scene, resolved: Resolved) -> Grounds:
         """Look at every distinct answer of the inspectors once."""
         said = Distinct[Said]()
         said_of = np.array([said.code(_said(scene.rulebook, entry)) for entry in scene.inspection.found], np.int64)
-        answers = Distinct[tuple[frozenset[tuple[str, str]], str] | None]()
-        answer_of = np.full(scene.table.count, answers.code(None), np.int64)
-        for index, resolution in resolved.items():
-            answer_of[index] = answers.code((resolution.interfaces, resolution.best.kind))
+        answer_of = np.zeros(scene.table.count, np.int64)
+        answer_of[resolved.rows] = resolved.codes
         sides, udp = scene.sides, scene.table.rows["protocol"][: scene.table.count] != TCP
         ports = _port_runs(scene.rulebook, "tcp"), _port_runs(scene.rulebook, "udp")
         columns = (
@@ -443,7 +463,7 @@ class Grounds:
         )
         codes, first = distinct_rows(columns)
         rows = np.stack([column[first] for column in columns], axis=1).tolist()
-        return cls(said.values, answers.values, codes, rows)
+        return cls(said.values, resolved.answers, codes, rows)
 
     def facts(self, number: int, client: Known, server: Known) -> Facts:
         """The facts of one row between two hosts."""
@@ -520,18 +540,23 @@ def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.in
     """Number equal rows of non-negative int64 columns. Returns (each row's number, a first row of each number)."""
     key, small = np.zeros(len(columns[0]), np.int64), _TABLE + 8 * len(columns[0])
     for column in columns:
-        span, keys = int(column.max(initial=0)) + 1, int(key.max(initial=0)) + 1
-        if span == 1:
-            continue
-        if keys > (1 << 62) // span or keys <= small < keys * span:
-            key = _numbered(key)[0].astype(np.int64)  # while a table of them is still small
-        key = key * span + column
+        for bound in (small, 1 << 63):  # until a table may be too large for what follows; until numbers would be
+            if _span(key) * _span(column) > bound:
+                key, column = (
+                    _numbered(each)[0].astype(np.int64) if _span(each) <= bound else each for each in (key, column)
+                )
+        key = key * _span(column) + column
     return _numbered(key)
+
+
+def _span(numbers: NDArray[np.int64]) -> int:
+    """Entries of a table of them."""
+    return int(numbers.max(initial=0)) + 1
 
 
 def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number equal keys in their order: by a table of all keys where that is small, else by sorting."""
-    span = int(keys.max(initial=0)) + 1
+    span = _span(keys)
     if span > _TABLE + 8 * len(keys):
         _, first, codes = np.unique(keys, return_index=True, return_inverse=True)
         return codes.astype(np.int32), first
@@ -575,16 +600,14 @@ SILENCES: Final = ("", "no-payload", "truncated", "gap", "limit-hit", "mid-strea
 
 def _silences(scene: Scene) -> NDArray[np.int64]:
     """Index into SILENCES of each conversation."""
-    index, flows = np.arange(scene.table.count), scene.table.store.flows
-    flags = flows["flags"][2 * index] | flows["flags"][2 * index + 1]
-    headless = [(flows["flags"][2 * index + side] & (PAYLOAD | STARTED)) == PAYLOAD for side in (0, 1)]
-    missed = flows["missed"][2 * index] + flows["missed"][2 * index + 1]
+    flows = scene.table.store.flows[: 2 * scene.table.count].reshape(-1, 2)
+    ahead, back = flags = flows["flags"].T.copy()
     conditions = [
-        (flags & PAYLOAD) == 0,
-        (flags & TRUNCATED) != 0,
-        (missed > 0) & ((flags & STARTED) != 0),
-        (flags & LIMITED != 0) & (scene.inspection.codes == 0),
-        headless[0] | headless[1],
+        ((ahead | back) & PAYLOAD) == 0,
+        ((ahead | back) & TRUNCATED) != 0,
+        (flows["missed"] > 0).any(axis=1) & (((ahead | back) & STARTED) != 0),
+        (((ahead | back) & LIMITED) != 0) & (scene.inspection.codes == 0),
+        ((flags & (PAYLOAD | STARTED)) == PAYLOAD).any(axis=0),
     ]
     return np.select(conditions, [1, 2, 3, 4, 5], 0).astype(np.int64)
 

@@ -6,7 +6,7 @@ that share it; which frames show it is worked out for all conversations at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, islice, zip_longest
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ from classifier.fields import Framed, Hole
 from classifier.headers import TCP
 from classifier.hosts import Host, Reason
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import Distinct, Labels, Resolution, Scene, Tenants, distinct_rows
+from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
 from classifier.limits import MAX_SIGNS
 from classifier.matching import telling_signs
 from classifier.packets import Frames
@@ -104,19 +104,21 @@ class Told(NamedTuple):
     conversations: NDArray[np.int64]
 
     @classmethod
-    def of(cls, scene: Scene, resolved: Mapping[int, Resolution], frames: Frames) -> Told:
+    def of(cls, scene: Scene, resolved: Resolved, frames: Frames) -> Told:
         """Look up the announcements of all resolved conversations."""
-        stories = Distinct[tuple[str, str, str, str | None] | None]()
-        none, count = stories.code(None), scene.table.count
-        told = cls(np.full(count, none, np.int32), stories.values, np.zeros(count, np.int64), np.zeros(count, np.int64))
-        rows, bests = np.fromiter(resolved, np.int64), [resolution.best for resolution in resolved.values()]
-        files = [frames.file(best.frame) if best.conversation >= 0 else None for best in bests]
-        told.codes[rows] = [
-            stories.code((best.kind, best.uuid, best.version, file)) for best, file in zip(bests, files, strict=True)
+        claim, _, frame, conversation = scene.endpoint_map.said[:, resolved.best]
+        file = np.where(conversation >= 0, frame // frames.BLOCK, -1)
+        told_of, first = distinct_rows((claim, file + 1))
+        stories = Distinct[tuple[str, str, str, str | None] | None]([None], {None: 0})
+        told = [
+            stories.code((each.kind, each.uuid, each.version, frames.files[own] if own >= 0 else None))
+            for each, own in zip(
+                map(scene.endpoint_map.claims.__getitem__, claim[first]), file[first].tolist(), strict=True
+            )
         ]
-        told.frames[rows] = [frames.number(best.frame) for best in bests]
-        told.conversations[rows] = [best.conversation + 1 for best in bests]
-        return told
+        columns = np.zeros((3, scene.table.count), np.int64)
+        columns[:, resolved.rows] = np.array(told, np.int64)[told_of], frame % frames.BLOCK, conversation + 1
+        return cls(columns[0].astype(np.int32), stories.values, columns[1], columns[2])
 
 
 def _announced(rulebook: Rulebook, told: Told, rows: NDArray[np.int64]) -> _Part:

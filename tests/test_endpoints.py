@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shared
 from hypothesis import given
@@ -16,7 +17,7 @@ from captures.makers import files, rpc, talk
 from captures.makers.rpc import Syntax
 from captures.makers.scene import Scene
 from classifier import endpoints as module
-from classifier.endpoints import NEVER, Announcement, EndpointMap, reachable
+from classifier.endpoints import NEVER, Announcement, Claim, EndpointMap, reachable
 from classifier.errors import UsageError
 from classifier.model import RESOLUTION_KINDS
 from classifier.result import Result
@@ -27,14 +28,17 @@ EMSMDB = "a4f1db00-ca47-1067-b31f-00dd010662da"
 NSPI = "f5cc5a18-4264-101a-8c59-08002b2f8426"
 RFRI = "1544f5e0-613c-11d1-93df-00c04fd7bd09"
 SERVER = "10.10.1.21"
+NOBODY = -2
+"""Number of no conversation."""
 
 
 def told(
     time: int, port: int = 6117, kind: str = "ept_map", uuid: str = EMSMDB, server: str = SERVER, **more: object
 ) -> Announcement:
     """An announcement of a conversation that nobody asks as."""
-    made = Announcement(server, "tcp", port, uuid, "0.81", kind, time, frame=time, conversation=1000 + time)
-    return made._replace(**more)  # type: ignore[arg-type]
+    conversation = more.pop("conversation", 1000 + time)
+    claim = Claim(server, "tcp", port, uuid, "0.81", kind, **more)  # type: ignore[arg-type]
+    return Announcement(claim, time, frame=time, conversation=conversation)  # type: ignore[arg-type]
 
 
 def settled(*announcements: Announcement) -> EndpointMap:
@@ -44,9 +48,23 @@ def settled(*announcements: Announcement) -> EndpointMap:
     return learnt
 
 
+def held(
+    learnt: EndpointMap, server: str, transport: str, port: int, time: int, *, asking: int = NOBODY
+) -> list[Announcement]:
+    """What holds on the port, best first."""
+    key = server, transport, port
+    asked = [np.array([each]) for each in (learnt.endpoints.index(key), time, asking)] if knows(learnt, *key) else []
+    return [learnt.announcements[place] for place in learnt.at(*asked)[1].tolist()] if asked else []
+
+
+def knows(learnt: EndpointMap, *endpoint: object) -> bool:
+    """Whether anything was said of a port."""
+    return endpoint in learnt.endpoints
+
+
 def times(learnt: EndpointMap, time: int, port: int = 6117, server: str = SERVER) -> list[int]:
     """When that was told which holds on the port, best first."""
-    return [entry.announcement.time for entry in learnt.at(server, "tcp", port, time)]
+    return [said.time for said in held(learnt, server, "tcp", port, time)]
 
 
 # ---- server, transport, port, time ------------------------------------------------------------------
@@ -66,9 +84,9 @@ def test_another_server_transport_or_port_is_another_matter() -> None:
     learnt = settled(told(50))
     assert not times(learnt, 60, port=6118)
     assert not times(learnt, 60, server="10.10.1.22")
-    assert not learnt.at(SERVER, "udp", 6117, 60)
-    assert learnt.knows(SERVER, "tcp", 6117)
-    assert not learnt.knows(SERVER, "udp", 6117)
+    assert not held(learnt, SERVER, "udp", 6117, 60)
+    assert knows(learnt, SERVER, "tcp", 6117)
+    assert not knows(learnt, SERVER, "udp", 6117)
 
 
 def test_a_restart_ends_an_entry() -> None:
@@ -122,21 +140,21 @@ def test_a_lookup_over_several_calls_does_not_contradict_itself() -> None:
 
 def test_several_interfaces_on_a_port() -> None:
     learnt = settled(told(50, uuid=NSPI), told(60, uuid=RFRI), told(70, uuid=NSPI))
-    assert [entry.announcement.uuid for entry in learnt.at(SERVER, "tcp", 6117, 80)] == [NSPI, RFRI]
+    assert [said.claim.uuid for said in held(learnt, SERVER, "tcp", 6117, 80)] == [NSPI, RFRI]
 
 
 def test_kinds_are_preferred_in_the_order_of_the_contract() -> None:
     kinds = [kind for kind in RESOLUTION_KINDS if kind != "endpoint-map-file"]
     said = [told(50 + place, kind=kind) for place, kind in enumerate(kinds)]
     random.Random(3).shuffle(said)
-    assert [entry.announcement.kind for entry in settled(*said).at(SERVER, "tcp", 6117, 90)] == kinds
+    assert [each.claim.kind for each in held(settled(*said), SERVER, "tcp", 6117, 90)] == kinds
 
 
 def test_who_asks_is_not_told_what_it_said_itself() -> None:
     learnt = settled(told(50, kind="bind", conversation=7), told(60, kind="bind", conversation=8))
-    asked = [learnt.at(SERVER, "tcp", 6117, 90, asking=index) for index in (7, 8, 9)]
-    assert [[entry.announcement.conversation for entry in entries] for entries in asked] == [[8], [7], [8]]
-    assert not settled(told(50, kind="bind", conversation=7)).at(SERVER, "tcp", 6117, 90, asking=7)
+    asked = [held(learnt, SERVER, "tcp", 6117, 90, asking=index) for index in (7, 8, 9)]
+    assert [[said.conversation for said in each] for each in asked] == [[8], [7], [8]]
+    assert not held(settled(told(50, kind="bind", conversation=7)), SERVER, "tcp", 6117, 90, asking=7)
 
 
 # ---- addresses in towers --------------------------------------------------------------------------------
@@ -159,7 +177,7 @@ def test_towers_that_name_nobody(address: str) -> None:
 
 def test_an_announced_address_is_spelt_as_in_the_table_of_addresses() -> None:
     assert reachable("2001:DB8:0:0::0021") == "2001:db8::21"
-    assert settled(told(50, address="2001:DB8:0:0::0021")).knows("2001:db8::21", "tcp", 6117)
+    assert knows(settled(told(50, address="2001:DB8:0:0::0021")), "2001:db8::21", "tcp", 6117)
 
 
 # ---- order, and how much ---------------------------------------------------------------------------------
@@ -179,11 +197,11 @@ ANNOUNCEMENTS = st.builds(
 def everything(learnt: EndpointMap) -> tuple[object, ...]:
     """All that can be read and asked."""
     asked = [
-        learnt.at(server, "tcp", port, time, asking=asking)
+        held(learnt, server, "tcp", port, time, asking=asking)
         for server in (SERVER, "198.51.100.21", "10.10.1.99")
         for port in range(6117, 6120)
         for time in range(8)
-        for asking in (None, 0)
+        for asking in (NOBODY, 0)
     ]
     return list(learnt), asked, set(learnt.endpoints)
 
@@ -198,14 +216,18 @@ def test_the_order_of_adding_does_not_matter(announcements: list[Announcement], 
 @given(st.lists(ANNOUNCEMENTS, max_size=12))
 def test_entries_hold_as_their_definition_says(announcements: list[Announcement]) -> None:
     """Checked against the definition spelt out: from the last answer before it that leaves the port out to the next."""
-    said = [entry._replace(kind="ept_map") if entry.kind == "ept_lookup" else entry for entry in announcements]
+    said = [
+        each._replace(claim=each.claim._replace(kind="ept_map")) if each.claim.kind == "ept_lookup" else each
+        for each in announcements
+    ]
     for entry in settled(*said):
         own = entry.announcement
         answers: dict[int, set[int]] = {}
         for other in said:
-            if (other.kind, other.server, other.uuid) == ("ept_map", own.server, own.uuid):
-                answers.setdefault(other.time, set()).add(other.port)
-        without = [time for time, ports in answers.items() if own.port not in ports]
+            claim = other.claim
+            if (claim.kind, claim.server, claim.uuid) == ("ept_map", own.claim.server, own.claim.uuid):
+                answers.setdefault(other.time, set()).add(claim.port)
+        without = [time for time, ports in answers.items() if own.claim.port not in ports]
         assert entry.since == max((time for time in without if time < own.time), default=-NEVER)
         assert entry.until == min((time for time in without if time > own.time), default=NEVER)
 
@@ -213,14 +235,13 @@ def test_entries_hold_as_their_definition_says(announcements: list[Announcement]
 @given(st.lists(ANNOUNCEMENTS, max_size=12), st.integers(0, 7))
 def test_what_is_asked_holds_and_is_the_nearest(announcements: list[Announcement], time: int) -> None:
     learnt = settled(*announcements)
-    holding = [entry for entry in learnt if entry.announcement.endpoint == (SERVER, "tcp", 6117)]
+    holding = [entry for entry in learnt if entry.announcement.claim.endpoint == (SERVER, "tcp", 6117)]
     holding = [entry for entry in holding if entry.since <= time < entry.until]
-    answer = learnt.at(SERVER, "tcp", 6117, time)
-    if learnt.knows(SERVER, "tcp", 6117) and any(entry.announcement.server == SERVER for entry in answer):
-        assert {entry.announcement.told for entry in answer} == {entry.announcement.told for entry in holding}
-        for entry in answer:
-            own = entry.announcement
-            rivals = [other.announcement.time for other in holding if other.announcement.told == own.told]
+    answer = held(learnt, SERVER, "tcp", 6117, time)
+    if any(said.claim.server == SERVER for said in answer):
+        assert {said.claim.told for said in answer} == {entry.announcement.claim.told for entry in holding}
+        for own in answer:
+            rivals = [other.announcement.time for other in holding if other.announcement.claim.told == own.claim.told]
             earlier = [when for when in rivals if when <= time]
             assert own.time == (max(earlier) if earlier else min(rivals))
     else:
@@ -231,8 +252,10 @@ def test_a_busy_mapper_takes_no_time() -> None:
     """100,000 answers for one port and as many conversations with it: a day of a large site."""
     number = 100_000
     learnt = settled(*(told(10 * i, port=6117 + (i > number // 2), conversation=i) for i in range(number)))
-    answers = [learnt.at(SERVER, "tcp", 6117, 10 * i + 1, asking=i) for i in range(0, number, 10)]
-    assert sum(map(bool, answers)) == number // 20 + 1
+    asking = np.arange(0, number, 10)
+    ports = np.full(len(asking), learnt.endpoints.index((SERVER, "tcp", 6117)))
+    answered, _ = learnt.at(ports, 10 * asking + 1, asking)
+    assert len(answered) == number // 20 + 1
 
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +278,8 @@ def test_what_was_saved_is_loaded(announcements: list[Announcement], tmp_path_fa
     first = path.read_text()
     loaded = EndpointMap.load(path)
     loaded.settle()
-    assert {entry.announcement.kind for entry in loaded} <= {"endpoint-map-file"}
-    assert {entry.announcement.endpoint for entry in loaded} == {entry.endpoint for entry in announcements}
+    assert {entry.announcement.claim.kind for entry in loaded} <= {"endpoint-map-file"}
+    assert {entry.announcement.claim.endpoint for entry in loaded} == {said.claim.endpoint for said in announcements}
     loaded.save(path)
     assert path.read_text() == first
     assert list(path.parent.iterdir()) == [path]
@@ -269,7 +292,7 @@ def test_a_restart_is_remembered(tmp_path: Path) -> None:
     loaded.add([told(60, port=6320)])
     loaded.settle()
     assert not times(loaded, 70)
-    assert [entry.announcement.kind for entry in loaded.at(SERVER, "tcp", 6320, 70)] == ["ept_map", "endpoint-map-file"]
+    assert [said.claim.kind for said in held(loaded, SERVER, "tcp", 6320, 70)] == ["ept_map", "endpoint-map-file"]
 
 
 def test_binds_on_several_ports_do_not_contradict_each_other_in_a_file(tmp_path: Path) -> None:
@@ -292,7 +315,7 @@ def test_a_file_written_by_hand(tmp_path: Path) -> None:
     short = {"server": "2001:DB8::0021", "transport": "udp", "port": 1, "time": 0}
     path.write_text(json.dumps(GOOD | {"uuid": EMSMDB.upper()}) + "\n\n" + json.dumps(short))
     loaded = EndpointMap.load(path)
-    assert [(entry.server, entry.uuid) for entry in loaded.announcements] == [(SERVER, EMSMDB), ("2001:db8::21", "")]
+    assert [(claim.server, claim.uuid) for claim in loaded.claims] == [(SERVER, EMSMDB), ("2001:db8::21", "")]
 
 
 def test_no_file_is_an_empty_map(tmp_path: Path) -> None:
