@@ -125,6 +125,11 @@ def test_the_port_over_http_stands_beside_the_one_over_tcp(tmp_path: Path) -> No
     assert (times(moved, 90, port=6001), times(moved, 90)) == ([], [20])
 
 
+def test_what_is_told_of_a_port_is_in_the_order_of_time_over_http_or_not() -> None:
+    learnt = settled(told(10), told(20, over_http=True), told(30), told(40, over_http=True))
+    assert [times(learnt, time) for time in (5, 15, 25, 35, 45)] == [[10], [10], [20], [30], [40]]
+
+
 def test_several_towers_of_one_answer() -> None:
     learnt = settled(told(50), told(50, port=6118), told(50, port=6119))
     assert [times(learnt, 90, port=port) for port in (6117, 6118, 6119)] == [[50]] * 3
