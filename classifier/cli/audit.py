@@ -35,12 +35,12 @@ def audit(captures: tuple[str, ...], out: str, form: str | None, fail_on: str, *
     How many conversations conform, deviate or can't be decided is told on standard error. `exflow signatures show
     FINDING` tells what to make of a finding.
     """
+    write = common.writer(out, form or ("sarif" if out.endswith(".sarif") else None), captures)
+    result = common.read(captures, settings)
     from classifier.ecs import write_ecs_findings
     from classifier.records import FINDINGS
     from classifier.sarif import write_sarif
 
-    write = common.writer(out, form or ("sarif" if out.endswith(".sarif") else None), captures)
-    result = common.read(captures, settings)
     table = result.finding_table
     write(table, FINDINGS, {"sarif": partial(write_sarif, result.rules), "ecs": write_ecs_findings})
     for what, count in sorted(result.verdicts.items()):

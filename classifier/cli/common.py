@@ -166,17 +166,6 @@ def report(result: Result) -> int:
 _COMMON_ONLY: Final[OwnFormats] = MappingProxyType({})
 
 
-def show(
-    table: str, view: View, captures: tuple[str, ...], out: str, form: str | None, settings: dict[str, Any],
-    own: OwnFormats = _COMMON_ONLY,
-) -> int:  # fmt: skip
-    """Write one of a result's tables. Returns the exit status."""
-    write = writer(out, form, captures)
-    result = read(captures, settings)
-    write(getattr(result, table), view, own)
-    return report(result)
-
-
 def writer(out: str, form: str | None, captures: tuple[str, ...]) -> Callable[..., None]:
     """What writes a table, with its view, where the user wants it; wrong wishes are told before anything is read.
 

@@ -1,4 +1,7 @@
-"""Commands that read captures and show a table of what is in them, or one conversation of it."""
+"""Commands that read captures and show a table of what is in them, or one conversation of it.
+
+What writes is loaded when all is read: packets are waited for, and it is not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import click
 
 from classifier.cli import common
-from classifier.cli.common import FORMATS, READING, WRITING, options, show, writing
+from classifier.cli.common import FORMATS, READING, WRITING, options, writing
 
 
 @click.command()
@@ -17,10 +20,13 @@ def classify(captures: tuple[str, ...], out: str, form: str | None, **settings: 
 
     A conversation without a label says why it has none.
     """
+    write = common.writer(out, form, captures)
+    result = common.read(captures, settings)
     from classifier.ecs import write_ecs
     from classifier.records import CONVERSATIONS
 
-    return show("table", CONVERSATIONS, captures, out, form, settings, {"ecs": write_ecs})
+    write(result.table, CONVERSATIONS, {"ecs": write_ecs})
+    return common.report(result)
 
 
 @click.command()
@@ -30,18 +36,24 @@ def endpoints(captures: tuple[str, ...], out: str, form: str | None, **settings:
 
     Since when, and who said so: the endpoint mapper, a bind, an HTTP proxy and so on, with the frame.
     """
+    write = common.writer(out, form, captures)
+    result = common.read(captures, settings)
     from classifier.records import ENDPOINTS
 
-    return show("endpoint_table", ENDPOINTS, captures, out, form, settings)
+    write(result.endpoint_table, ENDPOINTS)
+    return common.report(result)
 
 
 @click.command()
 @options(*READING, *WRITING)
 def hosts(captures: tuple[str, ...], out: str, form: str | None, **settings: Any) -> int:
     """Show the role of every host, and why."""
+    write = common.writer(out, form, captures)
+    result = common.read(captures, settings)
     from classifier.records import HOSTS
 
-    return show("host_table", HOSTS, captures, out, form, settings)
+    write(result.host_table, HOSTS)
+    return common.report(result)
 
 
 @click.command()
