@@ -189,6 +189,7 @@ class Assembling:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._leaving is not None:
             self._leaving.close()
+            self._leaving = None  # it knows this context: together they would stay until cycles are collected
 
     def __iter__(self) -> Iterator[Departed]:
         assert self._leaving is not None, "not entered"

@@ -231,6 +231,23 @@ print(memory.resized(shared[:3], 1 << 25).shape)
     assert said(code) == ["7 9 True", f"({1 << 25},)"]
 
 
+@ONLY_LINUX
+def test_nothing_of_a_reading_outlives_it() -> None:
+    code = """
+import gc
+from classifier.pipeline import Settings, run
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+before = open_files()
+gc.disable()
+for jobs in (1, 2):
+    assert can_fork()
+    result = run([sys.argv[1]], Settings(jobs=jobs))
+    print(len(result), open_files() - before)
+"""
+    assert said(code, str(ROOT / "captures" / "http-doc-ews.pcap")) == ["1 0", "1 0"]
+
+
 def test_a_thread_ahead_hands_over_all_and_stops_when_it_is_closed() -> None:
     made = []
 
