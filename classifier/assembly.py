@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, memory
-from classifier.beside import Ahead, Beside, can_fork
+from classifier.beside import Ahead, Beside, forked
 from classifier.conversations import CONVERSATION, USED, ConversationTable
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
@@ -179,11 +179,8 @@ class Assembling:
         self._leaving: Generator[NDArray[np.int64], None, _Outcome] | Beside[NDArray[np.int64], _Outcome] | None = None
 
     def __enter__(self) -> Self:
-        if self.jobs > 1 and can_fork():
-            with suppress(OSError):
-                self._leaving = Beside(lambda: self._enter(self._count_bytes), self._show_progress)
-        if self._leaving is None:
-            self._leaving = self._enter(self._progress)
+        other = forked(lambda: self._enter(self._count_bytes), self._show_progress, self.jobs)
+        self._leaving = other or self._enter(self._progress)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

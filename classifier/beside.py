@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from classifier.errors import ExflowError
 
@@ -87,18 +88,27 @@ class Beside(Iterator[_T], Generic[_T, _R]):
     def __init__(self, make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]) -> None:
         """make: called in the forked process. Raises OSError if none can be forked."""
         self._idle = idle
-        reading, writing = os.pipe()
-        self._child = os.fork()
+        self._pipe, writing = os.pipe()
+        try:
+            self._child = os.fork()
+        except OSError:
+            os.close(self._pipe)
+            os.close(writing)
+            raise
         if not self._child:
-            os.close(reading)
-            _tell(make, writing)
+            try:
+                os.close(self._pipe)
+                _tell(make, writing)
+            finally:
+                os._exit(0)  # whatever happens, it must not go on as its parent
         os.close(writing)
-        self._pipe = reading
+        self._waiting = select.poll()
+        self._waiting.register(self._pipe, select.POLLIN)
 
     def __next__(self) -> _T:
         told = False
         while not told:
-            told = bool(select.select([self._pipe], [], [], _PATIENCE)[0])
+            told = bool(self._waiting.poll(1000 * _PATIENCE))
             self._idle()
         kind, value = pickle.loads(self._exactly(int.from_bytes(self._exactly(_SIZE))))
         if kind == _ITEM:
@@ -114,39 +124,49 @@ class Beside(Iterator[_T], Generic[_T, _R]):
         while len(told) < size:
             piece = os.read(self._pipe, size - len(told))
             if not piece:
-                raise ExflowError("the process that reads packets was lost, perhaps for want of memory")
+                raise ExflowError("a process that works beside this one was lost, perhaps for want of memory")
             told += piece
         return told
 
     def close(self) -> None:
         """No more is asked for."""
         os.close(self._pipe)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored, nobody is left to wait for
             os.kill(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
+            os.waitpid(self._child, 0)
 
 
-def meanwhile(work: Callable[[], _R], jobs: int) -> Callable[[], _R]:
-    """Have work done by a forked process, where one can be forked and two jobs may be done at a time. Returns what
-    waits for its outcome, or else does it now."""
-    if jobs < 2 or not can_fork():
-        return work
+def forked(make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None], jobs: int) -> Beside[_T, _R] | None:
+    """`Beside`, where two jobs may be done at a time and a process can be forked."""
+    if jobs > 1 and can_fork():
+        with suppress(OSError):
+            return Beside(make, idle)
+    return None
+
+
+@contextmanager
+def meanwhile(work: Callable[[], _R], jobs: int) -> Iterator[Callable[[], _R]]:
+    """A context in which work is done by a forked process, where there can be one: what waits for its outcome, or else
+    does it now."""
 
     def nothing_but_an_end() -> Generator[None, None, _R]:
         yield from ()
         return work()
 
-    other = Beside(nothing_but_an_end, lambda: None)
+    other = forked(nothing_but_an_end, lambda: None, jobs)
+    if other is None:
+        yield work
+        return
+    with closing(other):
+        yield partial(_end_of, other)
 
-    def outcome() -> _R:
-        with closing(other):
-            try:
-                raise AssertionError(next(other))
-            except StopIteration as end:
-                told: _R = end.value
-                return told
 
-    return outcome
+def _end_of(made: Beside[None, _R]) -> _R:
+    try:
+        raise AssertionError(next(made))
+    except StopIteration as end:
+        told: _R = end.value
+        return told
 
 
 _ITEM, _ERROR, _END = range(3)
@@ -158,7 +178,7 @@ _PR_SET_PDEATHSIG: Final = 1
 """Of prctl(2): a signal for when the parent is gone."""
 
 
-def _tell(make: Callable[[], Generator[Any, None, Any]], pipe: int) -> NoReturn:
+def _tell(make: Callable[[], Generator[Any, None, Any]], pipe: int) -> None:
     """What the forked process does: tell the items, then how they ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is interrupted is the one that asks
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -177,4 +197,3 @@ def _tell(make: Callable[[], Generator[Any, None, Any]], pipe: int) -> NoReturn:
             tell(_END, end.value)
         except Exception as error:
             tell(_ERROR, error)
-    os._exit(0)

@@ -185,11 +185,11 @@ def conclude(
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
     audit_all = partial(audit.audit, scene, labels, tenants, hosts, columns.states(scene), rules, captures.frames)
-    audit_told = meanwhile(audit_all, jobs)
-    table_columns = columns.of_scene(
-        scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
-    )
-    audited = audit_told()
+    with meanwhile(audit_all, jobs) as audit_told:
+        table_columns = columns.of_scene(
+            scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
+        )
+        audited = audit_told()
     return Result(
         table_columns | {"findings": audited.findings},
         verdicts=audited.verdicts,

@@ -119,15 +119,95 @@ def test_work_is_done_meanwhile_or_when_its_outcome_is_asked() -> None:
 from classifier.beside import meanwhile
 def fails():
     raise UsageError("it can't be done")
-print([meanwhile(os.getpid, jobs)() == os.getpid() for jobs in (1, 2)])
-print(meanwhile(lambda: [1] * 300_000, 2)() == [1] * 300_000)
+def outcome(work, jobs):
+    with meanwhile(work, jobs) as told:
+        return told()
+print([outcome(os.getpid, jobs) == os.getpid() for jobs in (1, 2)])
+print(outcome(lambda: [1] * 300_000, 2) == [1] * 300_000)
 for jobs in (1, 2):
     try:
-        meanwhile(fails, jobs)()
+        outcome(fails, jobs)
     except UsageError as error:
         print(error)
 """
     assert said(code) == ["[True, False]", "True", *2 * ["it can't be done"]]
+
+
+@ONLY_LINUX
+def test_nothing_stays_of_what_is_left_before_it_has_ended() -> None:
+    code = """
+from classifier.beside import meanwhile
+before = os.listdir("/proc/self/fd")
+try:
+    with meanwhile(lambda: time.sleep(1000), 2):
+        raise UsageError("meanwhile")
+except UsageError as error:
+    print(error)
+print(os.listdir("/proc/self/fd") == before)
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("alone")
+"""
+    assert said(code) == ["meanwhile", "True", "alone"]
+
+
+@ONLY_LINUX
+def test_all_is_done_here_where_no_process_can_be_had() -> None:
+    code = """
+from classifier.beside import forked, meanwhile
+def refused():
+    raise BlockingIOError("too many processes")
+os.fork = refused
+before = os.listdir("/proc/self/fd")
+print(forked(iter, print, 2))
+with meanwhile(os.getpid, 2) as told:
+    print(told() == os.getpid())
+print(os.listdir("/proc/self/fd") == before)
+"""
+    assert said(code) == ["None", "True", "True"]
+
+
+@ONLY_LINUX
+def test_it_never_goes_on_as_its_parent() -> None:
+    code = """
+def items():
+    yield lambda: "what no pickle can hold"
+made = Beside(items, lambda: None)
+try:
+    next(made)
+except Exception as error:
+    print("lambda" in str(error) or "lost" in str(error))
+made.close()
+def breaks():
+    raise SystemExit(3)
+    yield
+made = Beside(breaks, lambda: None)
+try:
+    next(made)
+except ExflowError:
+    print("lost")
+made.close()
+"""
+    assert said(code) == ["True", "lost"]
+
+
+@ONLY_LINUX
+def test_it_works_among_many_files_and_where_children_are_not_waited_for() -> None:
+    code = """
+import resource, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+def items():
+    yield os.getpid()
+made = Beside(items, lambda: None)
+other = next(made)
+print(other != os.getpid())
+made.close()
+"""
+    assert said(code) == ["True"]
 
 
 @ONLY_LINUX
