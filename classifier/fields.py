@@ -1,6 +1,6 @@
 """Every column of a conversation record: name, type, meaning, in the order users see them.
 
-This is the one list of columns. `records` writes them, `tables` gives them dtypes, `pipeline`
+This is the one list of columns. `records` writes them, `tables` gives them dtypes, `columns`
 fills them; `tests/conformance` holds all three to it. A value is kept in one of five column
 shapes, because conversations are many and distinct values are few:
 

@@ -292,7 +292,6 @@ def resolve(scene: Scene) -> Resolved:
 
     What was handed out with the port, and the payload doesn't show, is entered into their evidence.
     """
-    table, endpoint_map = scene.table, scene.endpoint_map
     table, endpoint_map, everyone = scene.table, scene.endpoint_map, np.arange(scene.table.count)
     ports = _known_ports(scene, everyone, scene.sides.server, scene.sides.server_port, besides=MAPPERS)
     rows = np.flatnonzero(ports >= 0)

@@ -1,7 +1,7 @@
 """What a run gives back: the table of conversations, and what was learnt beside it.
 
 Owns `Table` (equal-length columns and their meaning), `Result` and `Conversation`. Must not know how
-a table is filled (`pipeline`), nor how it is written or framed: `records` and `tables` are asked for
+a table is filled (`columns`), nor how it is written or framed: `records` and `tables` are asked for
 that when a user calls for it, and not loaded before.
 """
 
