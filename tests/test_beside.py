@@ -279,6 +279,37 @@ for path in sorted(Path(sys.argv[1]).glob("*.pcap*"))[::3]:
 
 
 @ONLY_LINUX
+def test_a_whole_run_finds_with_two_processes_what_it_finds_with_one() -> None:
+    code = """
+import io
+from pathlib import Path
+from classifier.pipeline import Settings, run
+from classifier.records import write_jsonl
+forks, fork = [], os.fork
+os.fork = lambda: forks.append(1) or fork()
+def told(path, inventory, jobs):
+    while not can_fork():
+        time.sleep(0.01)
+    result = run([path], Settings(jobs=jobs, inventory=inventory))
+    texts = []
+    for table in (result.table, result.finding_table, result.host_table, result.endpoint_table):
+        out = io.BytesIO()
+        write_jsonl(table, out)
+        texts.append(out.getvalue())
+    return texts, result.counters, result.verdicts, list(map(str, result.damages))
+found = 0
+for inventory in sorted(Path(sys.argv[1]).glob("*.inventory.toml"))[::2]:
+    for path in inventory.parent.glob(inventory.name.removesuffix(".inventory.toml") + ".pcap*"):
+        one, two = (told(path, inventory, jobs) for jobs in (1, 2))
+        found += len(one[0][1])
+        if one != two:
+            print(path)
+print(found > 0, len(forks) > 10)
+"""
+    assert said(code, str(ROOT / "captures")) == ["True True"]
+
+
+@ONLY_LINUX
 def test_a_table_may_outgrow_its_first_rows() -> None:
     code = """
 from classifier import conversations
