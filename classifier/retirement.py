@@ -28,13 +28,13 @@ from classifier.streams import (
     LIMITED,
     LIMITED_BYTES,
     PAYLOAD,
-    READ,
     SEEN,
     SEGMENT,
     SEGMENTS,
     SENT_FIN,
     SENT_RST,
     Store,
+    keep_no_more,
 )
 
 TRACE: Final = np.dtype(
@@ -146,7 +146,7 @@ def _freeze(
             flow = store.flows[2 * chosen[i] + side]
             to_flows[2 * i + side] = flow
             to_flows[2 * i + side].hole = 0
-            flow.flags |= READ
+            keep_no_more(flow, store)
             segment = i64(flow.first_segment)
             while segment != 0:
                 piece = store.segments[segment - 1]
@@ -159,7 +159,8 @@ def _freeze(
 def freeze(
     table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records
 ) -> tuple[int, int]:
-    """Copy conversations as they are now, and keep no more bytes of them. Their segments and bytes stay where they are.
+    """Copy conversations as they are now, and keep no more bytes of them. Their segments and bytes stay where they are;
+    their gaps do not, so that what comes later does not depend on when the rest is given back.
 
     chosen: int64, indexes; rows, flows: get the copies, have room for them. Returns the bytes and the segments in use.
     """

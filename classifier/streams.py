@@ -467,19 +467,28 @@ def locate(
 
 
 @kernel
+def keep_no_more(flow: Record, store: Store) -> None:
+    """Keep no byte that still comes, and take the gaps so far out of use: what fills them later is not told from a
+    repetition."""
+    if flow.flags & READ:
+        return
+    flow.flags |= READ
+    while flow.hole != 0:
+        hole = store.holes[flow.hole - 1]
+        following = hole.next
+        hole.next = store.counters[FREE_HOLE]
+        store.counters[FREE_HOLE] = flow.hole
+        flow.hole = following
+
+
+@kernel
 def _drop(store: Store, chosen: NDArray[np.int64]) -> None:
-    """Take the segments and gaps of conversations out of use; bytes that still come are not kept."""
+    """Take the segments of conversations out of use."""
     for index in chosen:
         for number in (2 * index, 2 * index + 1):
             flow = store.flows[number]
             flow.first_segment = flow.last_segment = 0
-            flow.flags |= READ
-            while flow.hole != 0:
-                hole = store.holes[flow.hole - 1]
-                following = hole.next
-                hole.next = store.counters[FREE_HOLE]
-                store.counters[FREE_HOLE] = flow.hole
-                flow.hole = following
+            keep_no_more(flow, store)
 
 
 @kernel

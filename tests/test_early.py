@@ -14,6 +14,7 @@ import shared
 from classifier import inspection
 from classifier.assembly import Assembling, Assembly, Patience, assemble
 from classifier.conclusion import conclude, read
+from classifier.conversations import CONVERSATION
 from classifier.crew import Crew
 from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
@@ -21,11 +22,12 @@ from classifier.headers import TCP
 from classifier.hosts import Inventory
 from classifier.inspection import Reading
 from classifier.records import write_jsonl
-from classifier.retirement import Timeouts, over
+from classifier.retirement import Timeouts, freeze, over
 from classifier.sources import CaptureSet
 from classifier.streams import (
     ARENA_USED,
     BLANKS,
+    FLOW,
     LIMITED,
     LIMITED_BYTES,
     SEGMENTS,
@@ -116,6 +118,19 @@ def test_what_is_forgotten_makes_room_and_the_rest_stays() -> None:
     assert BLANKS <= table.store.counters[ARENA_USED] < used
     forget(table.store, np.arange(table.count), table.count)
     assert (table.store.counters[ARENA_USED], table.store.counters[SEGMENTS]) == (BLANKS, 0)
+
+
+def test_gaps_of_who_leaves_go_at_once_and_later_ones_stay() -> None:
+    """When the rest is given back depends on when it was read; what late bytes change must not."""
+    table = assemble(CaptureSet.of([CAPTURES[0].parent / "rpc-hole.pcap"]), 1).table
+    store, holes = table.store, table.store.flows["hole"]
+    chosen = np.unique(np.flatnonzero(holes) // 2)
+    assert len(chosen)
+    freeze(table, chosen, np.zeros(len(chosen), CONVERSATION), np.zeros(2 * len(chosen), FLOW))
+    assert not holes.any()
+    later = holes[2 * chosen[0]] = 1
+    forget(store, chosen, table.count)
+    assert holes[2 * chosen[0]] == later
 
 
 def test_nothing_is_over_that_was_just_seen() -> None:
