@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,12 @@ def namespaces(owner: int) -> list[str]:
 
 def inside(folder: Path) -> list[int]:
     """Processes that run in a folder or below."""
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cwd") if str(folder) in os.path.realpath(path)]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # others end while they are looked at
+            if str(folder) in os.readlink(path):
+                found.append(int(path.parent.name))
+    return found
 
 
 def machine() -> list[str]:
