@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from classifier import roles
 from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
-from classifier.inspection import counted
+from classifier.inspection import members
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import SILENCE, Distinct, Labels, Scene, Tenants, distinct_rows
 from classifier.limits import LIVE_HOSTS, LIVE_NAMES
@@ -324,8 +324,8 @@ def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _N
         rows = scene.in_order(np.flatnonzero(sizes[scene.inspection.codes]))
         codes = scene.inspection.codes[rows].astype(np.int64)
         _, first = np.unique((codes << 32) | hosts[rows], return_index=True)
-        rows, size, begin = rows[first], sizes[codes[first]], (np.cumsum(sizes) - sizes)[codes[first]]
-        spread, names = np.repeat(rows, size), flat[np.repeat(begin, size) + counted(size)]
+        rows, codes = rows[first], codes[first]
+        spread, names = np.repeat(rows, sizes[codes]), flat[members(sizes, codes)]
         parts.append(np.column_stack([hosts[spread], names[:, 0], scene.table.rows["number"][spread], names[:, 1]]))
     return _Names(np.concatenate(parts), texts.values)
 

@@ -9,7 +9,7 @@ processes changes a result. Knows nothing of what conversations say.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,11 +25,8 @@ from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch
 from classifier.retirement import Timeouts, freeze, over
-from classifier.sources import CaptureSet
+from classifier.sources import CaptureSet, Progress
 from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, forget, have_bytes
-
-Progress = Callable[[int, int], None]
-"""Called with bytes read and bytes in all (0: unknown)."""
 
 _CROWDED_BYTES: Final = limits.ARENA_DEEP - limits.MAX_BLOCK
 _CROWDED_SEGMENTS: Final = limits.MAX_SEGMENTS // 2

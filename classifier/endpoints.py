@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.errors import UsageError
-from classifier.inspection import counted
+from classifier.inspection import members
 from classifier.limits import MAX_ANNOUNCEMENTS, MAX_TOLD_OF_PORT
 from classifier.model import RESOLUTION_KINDS
 
@@ -326,9 +326,8 @@ class _Filed(NamedTuple):
 
         Returns the number of the question, the thing told, and two indexes into `EndpointMap.said`, -1 for nothing.
         """
-        sizes = np.diff(self.tolds)[ports]
-        question = np.repeat(np.arange(len(ports)), sizes)
-        told = self.tolds[ports][question] + counted(sizes)
+        question = np.repeat(np.arange(len(ports)), np.diff(self.tolds)[ports])
+        told = members(np.diff(self.tolds), ports)
         moment = np.searchsorted(self.moments, times, side="right")
         after = np.searchsorted(self.keys, told * (len(self.moments) + 1) + moment[question])
         before, asker = after - 1, asking[question]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -449,8 +449,7 @@ class Reading:
         places = [_places(self._found[code]) for code in used.tolist()]
         sizes = np.array([len(each) for each in places], np.int64)
         side, offset = side_and_offset(chain.from_iterable(places))
-        each = sizes[group_of]
-        place = np.repeat((np.cumsum(sizes) - sizes)[group_of], each) + counted(each)
+        each, place = sizes[group_of], members(sizes, group_of)
         sides, offsets = np.repeat(self._client[home], each) ^ side[place], offset[place]
         located = Located(*locate(store, 2 * np.repeat(chosen, each) + sides, offsets))
         self._early.add(2 * np.repeat(home, each) + sides, offsets, located)
@@ -461,9 +460,10 @@ def side_and_offset(places: Iterable[Place]) -> NDArray[np.int64]:
     return np.fromiter(chain.from_iterable(places), np.int64).reshape(-1, 2).T.copy()
 
 
-def counted(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, ... for each size, one behind the other."""
-    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+def members(sizes: NDArray[np.int64], list_of: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Where the members of each one's list are, of lists with these sizes that lie one behind the other."""
+    own, starts = sizes[list_of], np.cumsum(sizes) - sizes
+    return np.arange(int(own.sum())) + np.repeat(starts[list_of] - (np.cumsum(own) - own), own)
 
 
 def are_channels(found: Sequence[Evidence | Answer | None]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from classifier.conversations import ConversationTable
 from classifier.endpoints import Claim, EndpointMap, reachable
 from classifier.headers import TCP
 from classifier.hosts import Inventory, Known
-from classifier.inspection import Inspection, are_channels, counted, side_and_offset
+from classifier.inspection import Inspection, are_channels, members, side_and_offset
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
@@ -231,7 +231,7 @@ def learn(scene: Scene) -> None:
     )
     claims = [list(_claims(scene, row)) for row in rows[first].tolist()]
     sizes = np.array([len(each) for each in claims], np.int64)
-    claim = np.repeat((np.cumsum(sizes) - sizes)[alike], sizes[alike]) + counted(sizes[alike])
+    claim = members(sizes, alike)
     index = np.repeat(rows, sizes[alike])
     side, offset = side_and_offset(place for each in claims for _, place in each)
     located = inspection.locate_all(index, side[claim], offset[claim])

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.assembly import Assembling, Progress
-from classifier.sources import CaptureSet
+from classifier.assembly import Assembling
+from classifier.sources import CaptureSet, Progress
 
 if TYPE_CHECKING:
     from classifier.result import Result

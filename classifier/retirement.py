@@ -136,6 +136,18 @@ def review(
 
 
 @kernel
+def _extent(store: Store, segment: int) -> tuple[int, int]:
+    """How many segments, and bytes of the arena, a chain of segments has."""
+    segments, size = 0, 0
+    while segment != 0:
+        piece = store.segments[segment - 1]
+        segments += 1
+        size += piece.length if piece.arena >= BLANKS else 0
+        segment = i64(piece.next)
+    return segments, size
+
+
+@kernel
 def _freeze(
     rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records
 ) -> tuple[int, int]:
@@ -147,12 +159,9 @@ def _freeze(
             to_flows[2 * i + side] = flow
             to_flows[2 * i + side].hole = 0
             keep_no_more(flow, store)
-            segment = i64(flow.first_segment)
-            while segment != 0:
-                piece = store.segments[segment - 1]
-                segments += 1
-                size += piece.length if piece.arena >= BLANKS else 0
-                segment = i64(piece.next)
+            more_segments, more_size = _extent(store, i64(flow.first_segment))
+            segments += more_segments
+            size += more_size
     return size, segments
 
 
@@ -174,12 +183,9 @@ def _measure(store: Store, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
     segments, size, holes = 0, 0, 0
     for index in chosen:
         for number in (2 * index, 2 * index + 1):
-            segment = i64(store.flows[number].first_segment)
-            while segment != 0:
-                piece = store.segments[segment - 1]
-                segments += 1
-                size += piece.length if piece.arena >= BLANKS else 0
-                segment = i64(piece.next)
+            more_segments, more_size = _extent(store, i64(store.flows[number].first_segment))
+            segments += more_segments
+            size += more_size
             hole = i64(store.flows[number].hole)
             while hole != 0:
                 holes += 1
