@@ -22,6 +22,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import struct
 import sys
 import weakref
 from collections.abc import Callable, Iterable
@@ -133,19 +134,19 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], inline: bool = False) -> None:
         self.function, self.inline = function, inline
-        self._ready: dict[Form, Callable[[list[int]], Any]] = {}
+        self._ready: dict[Form, Callable[[bytes], Any]] = {}
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it. Raises TypeError for what no kernel takes."""
         form: list[Any] = []
-        words: list[int] = []
+        words: list[bytes] = []
         _lay_out(arguments, form, words)
         kind = tuple(form)
         ready = self._ready.get(kind)
         if ready is None:
-            ready = self._ready[kind] = _callable(self._code(kind, arguments), len(words))
-        return ready(words)
+            ready = self._ready[kind] = _callable(self._code(kind, arguments))
+        return ready(b"".join(words))
 
     def _code(self, form: Form, arguments: tuple[Any, ...]) -> Code:
         name = f"{self.function.__module__}.{self.function.__qualname__}"
@@ -161,7 +162,7 @@ class Kernel:
         return code
 
 
-_LaidOut: TypeAlias = tuple["weakref.ref[NDArray[Any]]", Form, tuple[int, ...]]
+_LaidOut: TypeAlias = tuple["weakref.ref[NDArray[Any]]", Form, bytes]
 
 _LAID_OUT: Final[dict[int, _LaidOut]] = {}
 """Form and words of arrays that are alive, by their ids: most kernels get the same ones again and again."""
@@ -171,12 +172,16 @@ def _lay_out_array(array: NDArray[Any]) -> _LaidOut:
     number = id(array)
     words = 0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides
     alive = weakref.ref(array, lambda _: _LAID_OUT.pop(number, None))
-    laid_out = _LAID_OUT[number] = alive, (array.dtype, array.ndim, array.flags.c_contiguous), words
+    form = array.dtype, array.ndim, array.flags.c_contiguous
+    laid_out = _LAID_OUT[number] = alive, form, struct.pack(f"={len(words)}q", *words)
     return laid_out
 
 
-def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
-    """Append the form of values, and the numbers by which machine code gets them.
+_WORD: Final = (1 << 64) - 1
+
+
+def _lay_out(values: Iterable[Any], form: list[Any], words: list[bytes]) -> None:
+    """Append the form of values, and the words (64 bits) by which machine code gets them.
 
     Those are Numba's: of an array two pointers that only reference counts need, then its size, item size, address,
     shape and strides; tuples are laid out one value behind the other.
@@ -186,16 +191,16 @@ def _lay_out(values: Iterable[Any], form: list[Any], words: list[int]) -> None:
             known = _LAID_OUT.get(id(value))
             _, kind, place = known if known is not None and known[0]() is value else _lay_out_array(value)
             form.append(kind)
-            words += place
+            words.append(place)
         elif isinstance(value, tuple):
             form += type(value), len(value)
             _lay_out(value, form, words)
         elif isinstance(value, bool | np.bool_):
             form.append(bool)
-            words.append(int(value))
+            words.append(int(value).to_bytes(8, sys.byteorder))
         elif isinstance(value, int | np.integer):
             form.append(int)
-            words.append(int(value))
+            words.append((int(value) & _WORD).to_bytes(8, sys.byteorder))
         else:
             raise TypeError(f"a kernel takes no {type(value).__name__}")
 
@@ -213,29 +218,30 @@ def _engine() -> binding.ExecutionEngine:
     return binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
 
 
-def _callable(code: Code, words: int) -> Callable[[list[int]], Any]:
+_Entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def _callable(code: Code) -> Callable[[bytes], Any]:
     """What takes the words of the arguments and returns what the kernel returns.
 
-    As Numba's calling convention has it, the code gets two places more, for what it returns and for why it failed,
-    and returns 0, or else a status (-2: it returned None).
+    The code returns Numba's status: 0, or -2 if it returned None.
     """
     engine = _engine()
     engine.add_object_file(binding.ObjectFileRef.from_data(code.image))
     engine.finalize_object()
-    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * words)
-    call = kind(engine.get_function_address(code.symbol))
-    dtype = np.dtype(code.returns or np.uint8)
+    call = _Entry(engine.get_function_address(code.symbol))
+    place = np.ctypeslib.as_ctypes_type(np.dtype(code.returns or np.int64)) * max(code.width, 1)
 
-    def run(arguments: list[int]) -> Any:
-        result, reason = np.zeros(max(code.width, 1), dtype), ctypes.c_void_p()
-        status = call(result.ctypes.data, ctypes.addressof(reason), *arguments)
+    def run(words: bytes) -> Any:
+        returned = place()
+        status = call(words, returned)
         if status not in (0, -2):
             raise IndexError(
                 f"{code.symbol}: status {status}, with bounds checks on most likely an index out of bounds"
             )
         if not code.returns:
             return None
-        return tuple(result.tolist()) if code.width else result[0].item()
+        return tuple(returned) if code.width else returned[0]
 
     return run
 

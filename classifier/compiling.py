@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np import arrayobj
 from numba.np.numpy_support import from_dtype
@@ -33,16 +34,47 @@ def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
     signature = tuple(_type(argument) for argument in arguments)
     dispatcher.compile(signature)
     made = dispatcher.overloads[signature]
-    foreign = set(re.findall(r"^declare [^@]*@\"?([\w.]+)", made.library.get_llvm_str(), re.M))
-    if foreign := {name for name in foreign if not name.startswith("llvm.")}:
-        raise RuntimeError(f"{kernel.function.__qualname__} needs {', '.join(sorted(foreign))}")
     returned, count = made.signature.return_type, 0
     if isinstance(returned, types.UniTuple):
         returned, count = returned.dtype, returned.count
     if not isinstance(returned, types.Integer | types.Boolean | types.NoneType):
         raise RuntimeError(f"{kernel.function.__qualname__} returns {returned}")
+    library = _entered(made)
+    foreign = set(re.findall(r"^declare [^@]*@\"?([\w.]+)", library.get_llvm_str(), re.M))
+    if foreign := {name for name in foreign if not name.startswith("llvm.")}:
+        raise RuntimeError(f"{kernel.function.__qualname__} needs {', '.join(sorted(foreign))}")
     name = "" if returned == types.none else "bool" if returned == types.boolean else returned.name
-    return Code(made.fndesc.llvm_func_name, name, count, made.library._get_compiled_object())
+    return Code(library.name, name, count, library._get_compiled_object())
+
+
+def _entered(made: Any) -> Any:
+    """A library with a compiled function, and one with the library's name that calls it.
+
+    That is int32 (const int64 *words, void *returned): the words of all arguments, as `compiled` lays them out, a place
+    for what the function returns, and Numba's status.
+    """
+    context, described = made.target_context, made.fndesc
+    library = context.codegen().create_library(f"{described.llvm_func_name}.entry")
+    library.enable_object_caching()
+    module = library.create_ir_module(library.name)
+    called = context.declare_function(module, described)
+    returned, reason, *arguments = called.function_type.args
+    word = ir.IntType(64)
+    kind = ir.FunctionType(ir.IntType(32), [word.as_pointer(), returned])
+    entry = ir.Function(module, kind, library.name)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    values = []
+    for number, argument in enumerate(arguments):
+        value = builder.load(builder.gep(entry.args[0], [word(number)]))
+        narrow = builder.inttoptr if isinstance(argument, ir.PointerType) else builder.trunc
+        values.append(value if argument == word else narrow(value, argument))
+    failed = cgutils.alloca_once(builder, reason.pointee)
+    builder.ret(builder.call(called, [entry.args[1], failed, *values]))
+    library.add_ir_module(module)
+    library.add_linking_library(made.library)
+    with global_compiler_lock:
+        library.finalize()
+    return library
 
 
 def _type(value: Any) -> types.Type:
