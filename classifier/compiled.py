@@ -104,7 +104,7 @@ Form: TypeAlias = tuple[Any, ...]
 class Code(NamedTuple):
     """Machine code of one kernel for one form of arguments.
 
-    symbol: its name in the object file; returns: dtype of what it returns, "" for nothing; width: how many of them,
+    symbol: its name in the object file; returns: C type of what it returns (`ctypes`), "" for nothing; width: how many of them,
     0 for one that stands alone; image: an object file.
     """
 
@@ -230,7 +230,7 @@ def _callable(code: Code) -> Callable[[bytes], Any]:
     engine.add_object_file(binding.ObjectFileRef.from_data(code.image))
     engine.finalize_object()
     call = _Entry(engine.get_function_address(code.symbol))
-    place = np.ctypeslib.as_ctypes_type(np.dtype(code.returns or np.int64)) * max(code.width, 1)
+    place = getattr(ctypes, f"c_{code.returns or 'int64'}") * max(code.width, 1)
 
     def run(words: bytes) -> Any:
         returned = place()
