@@ -1,7 +1,7 @@
 """Kernels: functions that run as machine code, and without the interpreter's lock.
 
-Numba compiles a kernel once per machine and version (`compiling`). The object code is kept in the user's cache folder,
-and later runs hand it to LLVM and never import Numba, which would take longer than a small capture needs in all.
+Numba compiles a kernel once per machine and version (`compiling`). The machine code is kept in the user's cache folder
+(`machine_code`), and later runs never import Numba, which would take longer than a small capture needs in all.
 
 A kernel takes integers, truth values, arrays and named tuples of those, writes into the arrays, and returns integers.
 It neither makes arrays nor counts references (which are atomic, and cost more than most of what a kernel does with a
@@ -27,14 +27,14 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, update_wrapper
+from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-import llvmlite
 import numpy as np
-from llvmlite import binding
 from numpy.typing import NDArray
+
+from classifier.machine_code import Code
 
 Record: TypeAlias = Any
 """One row of a structured array: fields are attributes inside a kernel."""
@@ -48,8 +48,8 @@ Column: TypeAlias = Any
 
 # ---- where compiled code is kept -----------------------------------------------------------
 
-CONSTANTS: Final = ("fields.py", "limits.py", "packets.py")
-"""Modules without kernels whose constants kernels may take in."""
+OTHERS: Final = ("compiled.py", "machine_code.py", "fields.py", "limits.py", "packets.py")
+"""Modules without kernels that make machine code, or whose constants kernels may take in."""
 
 
 def kernel_sources() -> dict[Path, bytes]:
@@ -57,22 +57,39 @@ def kernel_sources() -> dict[Path, bytes]:
     package = Path(__file__).parent
     texts = {path: path.read_bytes() for path in sorted([*package.glob("*.py"), *package.glob("sources/*.py")])}
     has_kernels = b"\nfrom classifier.compiled import"
-    return {path: text for path, text in texts.items() if has_kernels in text or path.name in CONSTANTS}
+    return {path: text for path, text in texts.items() if has_kernels in text or path.name in OTHERS}
 
 
 def _folder() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
-    own = Path(__file__)
-    numba = importlib.util.find_spec("numba")
-    version = Path(numba.origin).with_name("_version.py") if numba and numba.origin else own
-    digest = hashlib.sha256(f"{llvmlite.__version__} {np.__version__} {sys.version_info[:2]}".encode())
-    digest.update(f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}".encode())
-    digest.update(os.environ.get("NUMBA_BOUNDSCHECK", "").encode())
-    for text in (*kernel_sources().values(), *(path.read_bytes() for path in (own, own.with_name("compiling.py")))):
+    texts = [*kernel_sources().values()]
+    for name in ("numba", "llvmlite"):
+        found = importlib.util.find_spec(name)
+        if found and found.origin:
+            texts.append(Path(found.origin).with_name("_version.py").read_bytes())
+    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")
+    digest = hashlib.sha256(f"{np.__version__} {sys.version_info[:2]} {_processor()} {checks}".encode())
+    for text in texts:
         digest.update(text)
-    digest.update(version.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "exflow" / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _processor() -> str:
+    """What instructions the processor has: what Linux says of the first one, elsewhere LLVM."""
+    try:
+        with open("/proc/cpuinfo", "rb", buffering=0) as file:
+            first = file.read(_CPUINFO).partition(b"\n\n")[0]
+    except OSError:
+        from llvmlite import binding
+
+        return f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
+    telling = (b"vendor", b"cpu family", b"model", b"flags", b"CPU", b"Features")
+    return str([line for line in first.splitlines() if line.startswith(telling)])
+
+
+_CPUINFO: Final = 4096
+"""Octets of /proc/cpuinfo that hold its first processor; the system makes no more than it is asked for."""
 
 
 def _usable(folder: Path) -> bool:
@@ -101,31 +118,6 @@ Form: TypeAlias = tuple[Any, ...]
 """What arguments are, apart from their values: what a kernel is compiled for."""
 
 
-class Code(NamedTuple):
-    """Machine code of one kernel for one form of arguments.
-
-    symbol: its name in the object file; returns: C type of what it returns (`ctypes`), "" for nothing; width: how many of them,
-    0 for one that stands alone; image: an object file.
-    """
-
-    symbol: str
-    returns: str
-    width: int
-    image: bytes
-
-    def save(self, path: Path) -> None:
-        """Keep it; other processes see all of it or nothing."""
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(f"{self.symbol}\n{self.returns}\n{self.width}\n".encode() + self.image)
-        draft.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Code:
-        """What `save` kept. Raises FileNotFoundError."""
-        symbol, returns, width, image = path.read_bytes().split(b"\n", 3)
-        return cls(symbol.decode(), returns.decode(), int(width), image)
-
-
 class Kernel:
     """A function that is called as machine code, compiled and loaded when it is called first.
 
@@ -145,14 +137,14 @@ class Kernel:
         kind = tuple(form)
         ready = self._ready.get(kind)
         if ready is None:
-            ready = self._ready[kind] = _callable(self._code(kind, arguments))
+            ready = self._ready[kind] = _callable(self.function.__qualname__, self._code(kind, arguments))
         return ready(b"".join(words))
 
     def _code(self, form: Form, arguments: tuple[Any, ...]) -> Code:
         name = f"{self.function.__module__}.{self.function.__qualname__}"
         path = FOLDER / f"{name}-{hashlib.sha256(_spelled(form).encode()).hexdigest()[:12]}.kernel"
         if CACHED and path.exists():
-            return Code.load(path)
+            return Code.kept(path)
         from classifier.compiling import compile_kernel
 
         code = compile_kernel(self, arguments)
@@ -209,37 +201,23 @@ def _spelled(form: Form) -> str:
     return " ".join(each.__qualname__ if isinstance(each, type) else str(each) for each in form)
 
 
-@cache
-def _engine() -> binding.ExecutionEngine:
-    """LLVM as a loader of object files; it lives as long as the process."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    machine = binding.Target.from_default_triple().create_target_machine()
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-
-
 _Entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
 
+_NONE: Final = -2
+"""Numba's status of a function that returned None."""
 
-def _callable(code: Code) -> Callable[[bytes], Any]:
-    """What takes the words of the arguments and returns what the kernel returns.
 
-    The code returns Numba's status: 0, or -2 if it returned None.
-    """
-    engine = _engine()
-    engine.add_object_file(binding.ObjectFileRef.from_data(code.image))
-    engine.finalize_object()
-    call = _Entry(engine.get_function_address(code.symbol))
-    place = getattr(ctypes, f"c_{code.returns or 'int64'}") * max(code.width, 1)
+def _callable(name: str, code: Code) -> Callable[[bytes], Any]:
+    """What takes the words of the arguments of the kernel with that name, and returns what it returns."""
+    call = _Entry(code.machine.load())
+    place = getattr(ctypes, f"c_{code.kind or 'int64'}") * max(code.width, 1)
 
     def run(words: bytes) -> Any:
         returned = place()
         status = call(words, returned)
-        if status not in (0, -2):
-            raise IndexError(
-                f"{code.symbol}: status {status}, with bounds checks on most likely an index out of bounds"
-            )
-        if not code.returns:
+        if status not in (0, _NONE):
+            raise IndexError(f"{name}: status {status}, with bounds checks on most likely an index out of bounds")
+        if not code.kind:
             return None
         return tuple(returned) if code.width else returned[0]
 

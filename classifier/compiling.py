@@ -6,12 +6,20 @@ instructions: each function is compiled with globals of its own, in which these 
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
+import sys
 from functools import cache
+from io import BytesIO
 from types import CodeType, FunctionType
 from typing import Any, Final
 
 import numpy as np
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+from elftools.elf.enums import ENUM_RELOC_TYPE_x64
+from elftools.elf.relocation import RelocationSection
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
@@ -21,7 +29,8 @@ from numba.np import arrayobj
 from numba.np.numpy_support import from_dtype
 
 from classifier import compiled
-from classifier.compiled import Code, Kernel
+from classifier.compiled import Kernel
+from classifier.machine_code import WORD, Code, Image, ObjectFile
 
 
 def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
@@ -44,15 +53,12 @@ def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
     if foreign := {name for name in foreign if not name.startswith("llvm.")}:
         raise RuntimeError(f"{kernel.function.__qualname__} needs {', '.join(sorted(foreign))}")
     name = "" if returned == types.none else "bool" if returned == types.boolean else returned.name
-    return Code(library.name, name, count, library._get_compiled_object())
+    file = ObjectFile(library._get_compiled_object(), library.name)
+    return Code(name, count, laid_out(file) or file)
 
 
 def _entered(made: Any) -> Any:
-    """A library with a compiled function, and one with the library's name that calls it.
-
-    That is int32 (const int64 *words, void *returned): the words of all arguments, as `compiled` lays them out, a place
-    for what the function returns, and Numba's status.
-    """
+    """A library with a compiled function, and one with the library's name that calls it as `Code` has it."""
     context, described = made.target_context, made.fndesc
     library = context.codegen().create_library(f"{described.llvm_func_name}.entry")
     library.enable_object_caching()
@@ -75,6 +81,45 @@ def _entered(made: Any) -> Any:
     with global_compiler_lock:
         library.finalize()
     return library
+
+
+def laid_out(file: ObjectFile) -> Image | None:
+    """The sections of an ELF file for x86-64 one behind the other, if nothing is missing in them but addresses.
+
+    Sources: ELF, gABI 4.1 chapter 4; R_X86_64_64: System V ABI, AMD64 supplement, 4.4.1. Numba has code made for any
+    place in memory ("large" code model), so that there is no other kind of relocation.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    elf = ELFFile(BytesIO(file.content))
+    content, places = bytearray(), dict[int, int]()
+    for number, section in enumerate(elf.iter_sections()):
+        if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section["sh_size"]:
+            content += bytes(-len(content) % section["sh_addralign"])
+            places[number] = len(content)
+            content += section.data()
+    own, foreign = list[int](), dict[str, tuple[int, ...]]()
+    symbols: Any = elf.get_section_by_name(".symtab")
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection) or section["sh_info"] not in places:
+            continue
+        for relocation in section.iter_relocations():
+            if relocation["r_info_type"] != ENUM_RELOC_TYPE_x64["R_X86_64_64"]:
+                return None
+            symbol = symbols.get_symbol(relocation["r_info_sym"])
+            at, home = places[section["sh_info"]] + relocation["r_offset"], symbol["st_shndx"]
+            value = relocation["r_addend"]
+            if home in places:
+                own.append(at)
+                value += places[home] + symbol["st_value"]
+            elif home == "SHN_UNDEF" and hasattr(ctypes.CDLL(None), symbol.name):
+                foreign[symbol.name] = (*foreign.get(symbol.name, ()), at)
+            else:
+                return None
+            content[at : at + WORD] = value.to_bytes(WORD, "little", signed=True)
+    called = symbols.get_symbol_by_name(file.symbol)[0]
+    entry = places[called["st_shndx"]] + called["st_value"]
+    return Image(bytes(content), entry, tuple(own), foreign)
 
 
 def _type(value: Any) -> types.Type:
