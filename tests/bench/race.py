@@ -4,6 +4,7 @@ Every tool that is installed reads the same file as a whole process, one after t
 that a slow minute of the machine hits all of them. The table shows medians, how many times exflow's they are, and
 the largest resident memory of the process or one of its children (`wait4`; children aren't added up). Below it the
 machine, and how busy it was with other things: figures of a busy machine compare tools, and say nothing else.
+What a run writes is new: to empty a file of the run before would mean to wait until the disk has all of it.
 """
 
 from __future__ import annotations
@@ -30,16 +31,23 @@ NFSTREAM = "from nfstream import NFStreamer as N; import sys; print(sum(1 for _ 
 
 @dataclass
 class Runner:
-    """One competitor: its command for a file, and what its runs cost (seconds, bytes)."""
+    """One competitor: its command for a file, and what its runs cost (seconds, bytes).
+
+    scratch: the folder that it writes into.
+    """
 
     name: str
     command: Sequence[str]
+    scratch: Path
     seconds: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
     failed: int = 0
 
     def run(self) -> None:
         """One run, its output thrown away."""
+        for left in self.scratch.iterdir():
+            left.unlink()
+        os.sync()
         began = time.perf_counter()
         status, usage = spawn(self.command)
         self.seconds.append(time.perf_counter() - began)
@@ -59,21 +67,21 @@ def spawn(command: Sequence[str]) -> tuple[int, int]:
     return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
 
 
-def competitors(capture: str, scratch: str, nfstream: str) -> list[Runner]:
+def competitors(capture: str, scratch: Path, nfstream: str) -> list[Runner]:
     """Whatever of them is installed here. nfstream: the Python that may have it."""
     jsonl, parquet = (f"{scratch}/out.{suffix}" for suffix in ("jsonl", "parquet"))
     exflow = shutil.which("exflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "exflow"
     runners = [
-        Runner("cat", ["cat", capture]),
-        Runner("exflow, JSON lines", [exflow, "classify", capture, "-o", jsonl]),
-        Runner("exflow, Parquet", [exflow, "classify", capture, "-o", parquet]),
-        Runner("capinfos", ["capinfos", "-c", capture]),
-        Runner("ndpiReader", ["ndpiReader", "-i", capture, "-q"]),
-        Runner("tshark -z conv,tcp", ["tshark", "-q", "-z", "conv,tcp", "-r", capture]),
-        Runner("suricata", ["suricata", "-r", capture, "-l", scratch]),
+        Runner("cat", ["cat", capture], scratch),
+        Runner("exflow, JSON lines", [exflow, "classify", capture, "-o", jsonl], scratch),
+        Runner("exflow, Parquet", [exflow, "classify", capture, "-o", parquet], scratch),
+        Runner("capinfos", ["capinfos", "-c", capture], scratch),
+        Runner("ndpiReader", ["ndpiReader", "-i", capture, "-q"], scratch),
+        Runner("tshark -z conv,tcp", ["tshark", "-q", "-z", "conv,tcp", "-r", capture], scratch),
+        Runner("suricata", ["suricata", "-r", capture, "-l", str(scratch)], scratch),
     ]
     if spawn([nfstream, "-c", "import nfstream"])[0] == 0:
-        runners.append(Runner("nfstream", [nfstream, "-c", NFSTREAM, capture]))
+        runners.append(Runner("nfstream", [nfstream, "-c", NFSTREAM, capture], scratch))
     return [runner for runner in runners if shutil.which(runner.command[0])]
 
 
@@ -144,7 +152,7 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     for capture in options.captures:
         with tempfile.TemporaryDirectory() as scratch:
-            runners = competitors(capture, scratch, options.nfstream)
+            runners = competitors(capture, Path(scratch), options.nfstream)
             if options.only:
                 runners = [runner for runner in runners if runner.name.startswith(tuple(options.only))]
             race(runners, options.rounds, console)
