@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import re
 import sys
 from functools import cache
 from io import BytesIO
@@ -20,10 +19,9 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.enums import ENUM_RELOC_TYPE_x64
 from elftools.elf.relocation import RelocationSection
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import config, njit, types
 from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np import arrayobj
 from numba.np.numpy_support import from_dtype
@@ -48,39 +46,51 @@ def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
         returned, count = returned.dtype, returned.count
     if not isinstance(returned, types.Integer | types.Boolean | types.NoneType):
         raise RuntimeError(f"{kernel.function.__qualname__} returns {returned}")
-    library = _entered(made)
-    foreign = set(re.findall(r"^declare [^@]*@\"?([\w.]+)", library.get_llvm_str(), re.M))
+    module, entry = _with_entry(made)
+    foreign = {function.name for function in module.functions if function.is_declaration}
     if foreign := {name for name in foreign if not name.startswith("llvm.")}:
         raise RuntimeError(f"{kernel.function.__qualname__} needs {', '.join(sorted(foreign))}")
     name = "" if returned == types.none else "bool" if returned == types.boolean else returned.name
-    file = ObjectFile(library._get_compiled_object(), library.name)
+    file = ObjectFile(_optimized(module, entry), entry)
     return Code(name, count, laid_out(file) or file)
 
 
-def _entered(made: Any) -> Any:
-    """A library with a compiled function, and one with the library's name that calls it as `Code` has it."""
-    context, described = made.target_context, made.fndesc
-    library = context.codegen().create_library(f"{described.llvm_func_name}.entry")
-    library.enable_object_caching()
-    module = library.create_ir_module(library.name)
-    called = context.declare_function(module, described)
-    returned, reason, *arguments = called.function_type.args
-    word = ir.IntType(64)
-    kind = ir.FunctionType(ir.IntType(32), [word.as_pointer(), returned])
-    entry = ir.Function(module, kind, library.name)
+def _with_entry(made: Any) -> tuple[binding.ModuleRef, str]:
+    """A module with a compiled function and all that it calls, and the name of one more that calls it as `Code` has it."""
+    called_type = made.target_context.call_conv.get_function_type(made.fndesc.restype, made.fndesc.argtypes)
+    returned, reason, *arguments = called_type.args
+    module, word, name = ir.Module(), ir.IntType(64), f"{made.fndesc.llvm_func_name}.entry"
+    called = ir.Function(module, called_type, made.fndesc.llvm_func_name)
+    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [word.as_pointer(), returned]), name)
     builder = ir.IRBuilder(entry.append_basic_block())
     values = []
-    for number, argument in enumerate(arguments):
+    for number, kind in enumerate(arguments):
         value = builder.load(builder.gep(entry.args[0], [word(number)]))
-        narrow = builder.inttoptr if isinstance(argument, ir.PointerType) else builder.trunc
-        values.append(value if argument == word else narrow(value, argument))
+        narrow = builder.inttoptr if isinstance(kind, ir.PointerType) else builder.trunc
+        values.append(value if kind == word else narrow(value, kind))
     failed = cgutils.alloca_once(builder, reason.pointee)
     builder.ret(builder.call(called, [entry.args[1], failed, *values]))
-    library.add_ir_module(module)
-    library.add_linking_library(made.library)
-    with global_compiler_lock:
-        library.finalize()
-    return library
+    whole = binding.parse_assembly(str(module))
+    whole.link_in(made.library._get_module_for_linking(), preserve=True)
+    return whole, name
+
+
+def _optimized(module: binding.ModuleRef, entry: str) -> bytes:
+    """An object file of a module, for this processor, in which nothing is seen from outside but one function.
+
+    So whatever is called from one place becomes part of its caller: a call with many arrays costs more than most of
+    what a kernel does with a packet.
+    """
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry:
+            function.linkage = "internal"
+    machine = binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3,
+        reloc="static", codemodel="large",
+    )  # fmt: skip
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    return bytes(machine.emit_object(module))
 
 
 def laid_out(file: ObjectFile) -> Image | None:
