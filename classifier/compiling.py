@@ -56,7 +56,7 @@ def compile_kernel(kernel: Kernel, arguments: tuple[Any, ...]) -> Code:
 
 
 def _with_entry(made: Any) -> tuple[binding.ModuleRef, str]:
-    """A module with a compiled function and all that it calls, and the name of one more that calls it as `Code` has it."""
+    """A module with a compiled function and all that it calls, and the name of one that calls it as `Code` has it."""
     called_type = made.target_context.call_conv.get_function_type(made.fndesc.restype, made.fndesc.argtypes)
     returned, reason, *arguments = called_type.args
     module, word, name = ir.Module(), ir.IntType(64), f"{made.fndesc.llvm_func_name}.entry"
