@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import i64, inlined, kernel, on_stack
+from classifier.compiled import i64, inlined, kernel, on_stack, u64
 
 Bytes = NDArray[np.uint8]
 
@@ -48,6 +48,18 @@ def _le(b: Bytes, p: int, size: int) -> int:
     for i in range(size):
         value |= i64(b[p + i]) << (8 * i)
     return value
+
+
+@inlined
+def _has_pair(b: Bytes, start: int, stop: int, first: int, second: int) -> bool:
+    """Whether two octets stand at any place of [start, stop), the last of which has one more behind it.
+
+    No early end and unsigned indexes (which Numba need not wrap), so that many places are looked at at a time.
+    """
+    found = False
+    for p in range(u64(start), u64(max(start, stop))):
+        found |= (b[p] == first) & (b[p + u64(1)] == second)
+    return found
 
 
 # ---- TLS ------------------------------------------------------------------------------------------
@@ -356,11 +368,10 @@ def reads_stubs(b: Bytes, start: int, end: int) -> bool:
 @kernel
 def _has_trailer(b: Bytes, start: int, end: int) -> bool:
     """Whether a verification trailer may stand in these stub bytes ([MS-RPCE] 2.2.2.13: its signature)."""
-    p = start
-    while p < end - 7:
-        if b[p] == 0x8A and b[p + 1] == 0xE3 and b[p + 2] == 0x13 and b[p + 3] == 0x71:
-            return True
-        p += 1
+    if _has_pair(b, start, end - 7, 0x8A, 0xE3):
+        for p in range(start, end - 7):
+            if _be(b, p, 4) == 0x8AE31371:
+                return True
     return False
 
 
@@ -480,9 +491,10 @@ def _clean_blob(b: Bytes, message: int, field: int, stop: int) -> None:
 @kernel
 def _text_then_tls(b: Bytes, start: int, end: int) -> int:
     """Lines, and a TLS handshake that a STARTTLS of some kind made of the connection."""
-    for p in range(start + 1, end - 6):
-        if b[p] == 0x16 and b[p + 1] == 3 and b[p + 2] <= 4 and b[p - 1] == 0x0A and b[p + 5] <= 2:
-            return _clean_tls(b, p, end)
+    if _has_pair(b, start + 1, end - 6, 0x16, 3):
+        for p in range(start + 1, end - 6):
+            if b[p] == 0x16 and b[p + 1] == 3 and b[p + 2] <= 4 and b[p - 1] == 0x0A and b[p + 5] <= 2:
+                return _clean_tls(b, p, end)
     return end
 
 
