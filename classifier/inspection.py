@@ -10,7 +10,6 @@ frames that labels may ask for are remembered.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
 from classifier.dialogues import dialogues
+from classifier.digests import STATE, Key, Words, digest_words, end_digest
 from classifier.essence import clean, first_call_id, reads_stubs
 from classifier.headers import TCP
 from classifier.inspectors.base import Answer, Evidence, Place
@@ -42,45 +42,40 @@ TOLD: Final = STARTED | LIMITED | TRUNCATED
 SCRATCH: Final = 640 * KIB
 """First bytes of one conversation that are compared by their essence; longer ones are compared as they are."""
 
+HEAD: Final = 24
+"""Octets before those bytes: what else a dialogue tells, in two words, and how much of each direction is compared."""
+
+IN_PIECES: Final = 1 << 62
+"""The third of those words where segments are compared."""
+
 
 @kernel
-def _mix(state: int, value: int) -> int:
-    state = (state ^ value) * u64(0xD6E8FEB86659FD93)
-    return state ^ (state >> u64(32))
-
-
-@kernel
-def _digest_flow(store: Store, number: int, one: int, two: int) -> tuple[int, int]:
-    """Two 64-bit digests, keyed by their initial values, of a flow's kept segments as they arrived."""
+def _digest_flow(
+    store: Store, number: int, state: Words, key: Key, scratch: NDArray[np.uint8], words: Words
+) -> None:
+    """Digest a flow's kept segments as they arrived: offset, length and bytes of each, and a length of 0."""
     flow = store.flows[number]
     segment = i64(flow.first_segment)
     while segment != 0:
         piece = store.segments[segment - 1]
-        head = u64(piece.offset - flow.start_offset) ^ (u64(piece.length) << u64(40))
-        one, two = _mix(one, head), _mix(two, head)
-        p, end = piece.arena, piece.arena + piece.length
-        while p < end:
-            word = u64(0)
-            for _ in range(min(8, end - p)):
-                word = (word << u64(8)) | u64(store.arena[p])
-                p += 1
-            one, two = _mix(one, word), _mix(two, word + u64(0x9E3779B97F4A7C15))
+        words[0], words[1], head = u64(piece.offset - flow.start_offset), u64(piece.length), 2
+        start, end = piece.arena, piece.arena + piece.length
+        while start < end:
+            size = min(end - start, len(scratch) - 8 * head)
+            copy(scratch, 8 * head, store.arena, start, size)
+            digest_words(state, key, words, 0, _filled_up(scratch, 8 * head + size))
+            start, head = start + size, 0
         segment = i64(piece.next)
-    return one, two
+    words[0], words[1] = 0, 0
+    digest_words(state, key, words, 0, 2)
 
 
 @kernel
-def _digest_words(
-    scratch: NDArray[np.uint8], words: NDArray[np.uint64], start: int, end: int, one: int, two: int
-) -> tuple[int, int]:
-    """Digests of scratch[start:end]; start is a multiple of 8, words are the same memory.
-
-    Up to 7 bytes behind end are overwritten.
-    """
-    scratch[end : (end + 7) & ~7] = 0
-    for i in range(start >> 3, (end + 7) >> 3):
-        one, two = _mix(one, words[i]), _mix(two, words[i] + u64(0x9E3779B97F4A7C15))
-    return _mix(one, u64(end - start)), _mix(two, u64(end - start))
+def _filled_up(scratch: NDArray[np.uint8], end: int) -> int:
+    """Fill the last word of scratch[:end] with zeros; returns how many words that are."""
+    count = (end + 7) >> 3
+    scratch[end : 8 * count] = 0
+    return count
 
 
 @kernel
@@ -105,27 +100,33 @@ def _digest_dialogue(
     client: int,
     tcp: bool,
     ports: tuple[int, int],
-    one: int,
-    two: int,
+    state: Words,
+    key: Key,
     scratch: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-) -> tuple[int, int]:
+    words: Words,
+) -> None:
     """Digest the essence of both directions; where a stream needs putting in order, all its segments.
 
-    client: the flow that the client sends; ports: the client's and the server's.
+    client: the flow that the client sends; ports: the client's and the server's; words: the same memory as scratch,
+    the first two of them said by the caller.
     """
-    asked = _copy_regular(store, client, tcp, scratch, 0)
+    begin = i64(HEAD)
+    asked = _copy_regular(store, client, tcp, scratch, begin)
     middle = (asked + 7) & ~7
     end = _copy_regular(store, client ^ 1, tcp, scratch, middle) if asked >= 0 else -1
     if end < 0:
-        one, two = _digest_flow(store, client, one, two)
-        return _digest_flow(store, client ^ 1, _mix(one, u64(1)), _mix(two, u64(1)))
-    call = first_call_id(scratch, 0, asked) if asked else first_call_id(scratch, middle, end)
-    stubs = reads_stubs(scratch, 0, asked)
-    kept = clean(scratch, middle, end, tcp, call, ports[1], stubs)
-    one, two = _digest_words(scratch, words, middle, kept, one, two)
-    kept = clean(scratch, 0, asked, tcp, call, ports[0], stubs)
-    return _digest_words(scratch, words, 0, kept, one, two)
+        words[2] = IN_PIECES
+        digest_words(state, key, words, 0, HEAD >> 3)
+        _digest_flow(store, client, state, key, scratch, words)
+        _digest_flow(store, client ^ 1, state, key, scratch, words)
+        return
+    call = first_call_id(scratch, begin, asked) if asked > begin else first_call_id(scratch, middle, end)
+    stubs = reads_stubs(scratch, begin, asked)
+    answered = clean(scratch, middle, end, tcp, call, ports[1], stubs)
+    asked = clean(scratch, begin, asked, tcp, call, ports[0], stubs)
+    words[2] = (asked - begin) << 32 | (answered - middle)
+    digest_words(state, key, words, 0, _filled_up(scratch, asked))
+    digest_words(state, key, words, middle >> 3, _filled_up(scratch, answered))
 
 
 @kernel
@@ -135,16 +136,16 @@ def _digest(
     chosen: NDArray[np.int64],
     client: NDArray[np.int8],
     proven: NDArray[np.bool_],
-    classes: NDArray[np.int64],
-    key: NDArray[np.uint64],
+    classes: NDArray[np.uint8],
+    key: Key,
+    state: Words,
     scratch: NDArray[np.uint8],
-    words: NDArray[np.uint64],
+    words: Words,
     digests: NDArray[np.uint64],
 ) -> None:
     """Digest the essence of the chosen conversations, and what else a dialogue tells: digests[i] gets two words.
 
-    client, proven: orientation of all conversations; classes: `PORT_CLASS`; key: two secret words; words: the same
-    memory as scratch.
+    client, proven: orientation of all conversations; classes: `PORT_CLASS`; words: the same memory as scratch.
     """
     for i in range(len(chosen)):
         index = chosen[i]
@@ -153,11 +154,10 @@ def _digest(
         if client[index]:
             ports = ports[1], ports[0]
         ahead, back = i64(store.flows[flow].flags) & TOLD, i64(store.flows[flow ^ 1].flags) & TOLD
-        kind = ((i64(row.protocol) << 1 | i64(proven[index])) << 16 | ahead) << 16 | back
-        sides = classes[ports[1]] << 16 | classes[ports[0]]
-        one, two = _mix(_mix(key[0], u64(kind)), u64(sides)), _mix(_mix(key[1], u64(kind)), u64(sides))
-        one, two = _digest_dialogue(store, flow, row.protocol == TCP, ports, one, two, scratch, words)
-        digests[i, 0], digests[i, 1] = one, two
+        words[0] = ((i64(row.protocol) << 1 | i64(proven[index])) << 16 | ahead) << 16 | back
+        words[1] = i64(classes[ports[1]]) << 8 | i64(classes[ports[0]])
+        _digest_dialogue(store, flow, row.protocol == TCP, ports, state, key, scratch, words)
+        end_digest(state, key, digests, i)
 
 
 @kernel
@@ -355,7 +355,7 @@ class Reading:
 
     def __init__(self, jobs: int = 2, crew: Crew | None = None) -> None:
         self._jobs, self._crew = jobs, crew or Crew()
-        self._key = np.frombuffer(secrets.token_bytes(16), np.uint64)
+        self._key = Key.drawn()
         self._known = np.empty((0, 2), np.uint64)
         self._found: list[Evidence | Answer | None] = [None]
         self._resumed = 1
@@ -429,7 +429,7 @@ class Reading:
             scratch = words.view(np.uint8)
             _digest(
                 table.store, table.rows, chosen[part], orientation.client, orientation.proven, PORT_CLASS, self._key,
-                scratch, words, fresh[part],
+                np.zeros(STATE, np.uint64), scratch, words, fresh[part],
             )  # fmt: skip
 
         _in_parts(digest, len(chosen), jobs)
@@ -490,6 +490,6 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
             list(threads.map(work, parts))
 
 
-PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.int64)
-"""int64[65536]: equal for ports that no inspector tells apart."""
-PORT_CLASS[list(inspectors.PORTS)] = np.arange(len(inspectors.PORTS)) + 2
+PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.uint8)
+"""uint8[65536]: equal for ports that no inspector tells apart."""
+PORT_CLASS[list(inspectors.PORTS)] = np.arange(2, 2 + len(inspectors.PORTS))

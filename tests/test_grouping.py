@@ -23,7 +23,7 @@ from classifier import essence, inspectors
 from classifier.assembly import assemble
 from classifier.conclusion import named_ports
 from classifier.dialogues import dialogues as dialogues_of
-from classifier.inspection import PORT_CLASS
+from classifier.inspection import PORT_CLASS, Reading
 from classifier.inspectors.base import Chunk, Dialogue, Evidence, Stream
 from classifier.limits import KIB
 from classifier.orientation import first_look
@@ -153,6 +153,24 @@ def test_the_port_of_the_client_tells_nothing_of_an_address_that_the_server_name
     assert named > 20
 
 
+@pytest.mark.parametrize("size", [0, 7, 8, 9, 40, 200])
+def test_a_verification_trailer_is_found_wherever_it_stands_whole(size: int) -> None:
+    """Its signature with four octets behind it ([MS-RPCE] 2.2.2.13), between the bytes given and nowhere else."""
+    for place in range(size + 8):
+        stub = np.full(size + 16, 0x8A, np.uint8)
+        stub[4 + place : 8 + place] = 0x8A, 0xE3, 0x13, 0x71
+        assert essence._has_trailer(stub, 4, 4 + size) == (place + 8 <= size)
+
+
+@pytest.mark.parametrize("before", [0, 1, 30, 31, 32, 33, 100])
+def test_tls_behind_lines_is_cleaned_wherever_it_begins(before: int) -> None:
+    """A handshake behind a line feed, and a record that is encrypted, of which the first octet stays."""
+    text, record = b"+OK" + b"x" * before + b"\r\n", bytes.fromhex("160301000402000000 1703030010") + bytes(16)
+    for lines, kept in ((text, len(text) + 10), (text[:-1], len(text) - 1 + len(record))):
+        both = np.frombuffer(lines + record, np.uint8).copy()
+        assert essence.clean(both, 0, len(both), True, 0, 110, False) == kept
+
+
 @pytest.mark.parametrize("port", inspectors.PORTS)
 def test_ports_that_inspectors_tell_apart_are_of_a_class_of_their_own(port: int) -> None:
     assert np.flatnonzero(PORT_CLASS[port] == PORT_CLASS).tolist() == [port]
@@ -198,3 +216,24 @@ def test_a_port_that_inspectors_know_is_no_other_ports_equal(port: int, tmp_path
         result = classifier.classify(mid_stream(ports, tmp_path / "tls.pcap"), jobs=1)
         found = {talk.server_port: talk.encryption for talk in result}
         assert found == {port - 1: "tls-implicit", port: None, port + 1: "tls-implicit"}
+
+
+def out_of_order(payloads: list[bytes], path: Path) -> Path:
+    """A conversation for each payload, whose client sends the second half of it, from octet 9 on, before the first."""
+    packets = []
+    for number, payload in enumerate(payloads):
+        for flags, start, end in (("S", -1, 0), ("A", 9, len(payload)), ("A", 0, 9)):
+            segment = TCP(sport=40000 + number, dport=49000, flags=flags, seq=101 + start, ack=int(flags == "A"))
+            link = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+            packet = link / IP(src="192.0.2.1", dst="192.0.2.2") / segment / payload[max(start, 0) : end]
+            packet.time = 1_700_000_000 + len(packets) / 10
+            packets.append(packet)
+    wrpcap(str(path), packets)
+    return path
+
+
+def test_streams_in_pieces_are_one_group_where_all_their_pieces_are_equal(tmp_path: Path) -> None:
+    first, other, longer = b"\x01" * 40, b"\x01" * 39 + b"\x02", b"\x01" * 40 + bytes(1)
+    table = assemble(CaptureSet.of([out_of_order([first, other, longer, first], tmp_path / "pieces.pcap")]), 1).table
+    codes = Reading().rest(table, first_look(table, named_ports(shared.rulebook()))).codes.tolist()
+    assert codes == [1, 2, 3, 1]

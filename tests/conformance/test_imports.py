@@ -18,7 +18,7 @@ ROOMS = (
     "assembly",
     "inspectors",
     "crew",
-    "dialogues essence inspection",
+    "dialogues digests essence inspection",
     "endpoints rules rulebook",
     "matching",
     "hosts verdicts placement reasoning roles expectations findings rulecheck",
