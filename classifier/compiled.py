@@ -295,6 +295,11 @@ def copy(target: Any, at: int, source: Any, start: int, length: int) -> None:
     target[at : at + length] = source[start : start + length]
 
 
+def move(array: Any, at: int, start: int, length: int) -> None:
+    """array[at : at + length] = array[start : start + length] of octets that may overlap, all inside."""
+    array[at : at + length] = array[start : start + length]
+
+
 def prefetch(array: Any, index: int) -> None:
     """Tell the processor that array[index] will be used soon; the caller has checked that it is there."""
 

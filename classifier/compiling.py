@@ -228,6 +228,19 @@ def _copy(_context, target, at, source, start, length):  # type: ignore[no-untyp
     return types.void(target, types.int64, source, types.int64, types.int64), code
 
 
+@intrinsic
+def _move(_context, array, at, start, length):  # type: ignore[no-untyped-def]
+    """Copy octets that may overlap; the caller has checked both ends."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        data = arrayobj.make_array(signature.args[0])(context, builder, arguments[0]).data
+        places = [builder.gep(data, [index]) for index in arguments[1:3]]
+        cgutils.raw_memmove(builder, *places, arguments[3], 1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), code
+
+
 @intrinsic(prefer_literal=True)
 def _on_stack(_context, words):  # type: ignore[no-untyped-def]
     """An array whose memory is the stack's."""
@@ -279,11 +292,20 @@ def _copy_checked(target, at, source, start, length):  # type: ignore[no-untyped
         target[at + i] = source[start + i]
 
 
+@_checked
+def _move_checked(array, at, start, length):  # type: ignore[no-untyped-def]
+    """Octet by octet, likewise, from the end that is not written before it was read."""
+    for i in range(length):
+        place = i if at < start else length - 1 - i
+        array[at + place] = array[start + place]
+
+
 OWN_WORDS: Final[dict[Any, Any]] = {
     compiled.be16: _be16_checked if config.BOUNDSCHECK else _load(16),
     compiled.be32: _be32_checked if config.BOUNDSCHECK else _load(32),
     compiled.be64: _be64_checked if config.BOUNDSCHECK else _load(64),
     compiled.copy: _copy_checked if config.BOUNDSCHECK else _copy,
+    compiled.move: _move_checked if config.BOUNDSCHECK else _move,
     compiled.prefetch: _prefetch,
     compiled.on_stack: _on_stack,
 }

@@ -60,7 +60,7 @@ class HeaderColumns(NamedTuple):
     header without its checksum, lengths and the first payload bytes; not TTL, addresses of the link, or tags.
     key: uint64, `conversation_key` of addresses, ports and protocol.
     In a FRAGMENT row flags is the IP protocol, sequence the identification, acknowledgement the fragment
-    offset in bytes with 1 added if more fragments follow, and payload is the piece.
+    offset in bytes with 1 added if more fragments follow, and payload is the piece; it has no digest and no key.
     """
 
     protocol: NDArray[np.uint8]
@@ -525,13 +525,15 @@ def _walk(
     payload[row] = min(p, end)
     payload_captured[row] = max(end - p, 0)
     payload_length[row] = max(wire_end - p, 0)
+    if depth:
+        encapsulation[row] = _intern(stacks, depth)
+    if protocol[row] == FRAGMENT:
+        return
     digest[row] = _digest(data, transport, min(p, end), end, protocol[row], identification, wire_end - p)
     key[row] = conversation_key(
         source_high[row], source_low[row], i64(source_port[row]),
         target_high[row], target_low[row], i64(target_port[row]), i64(protocol[row]),
     )  # fmt: skip
-    if depth:
-        encapsulation[row] = _intern(stacks, depth)
 
 
 @kernel

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, memory
-from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, u16, u32, u64
+from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, move, u16, u32, u64
 from classifier.headers import TCP, UDP
 
 FLOW: Final = np.dtype(
@@ -514,11 +514,7 @@ def _pack(store: Store, flows: int, moved: NDArray[np.int32]) -> None:
         target.length, target.next, target.arena = source.length, source.next, start
         if start >= BLANKS:
             target.arena = used
-            if used + length <= start:
-                copy(store.arena, used, store.arena, start, length)
-            elif used < start:
-                for i in range(length):
-                    store.arena[used + i] = store.arena[start + i]
+            move(store.arena, used, start, length)
             used += length
         kept += 1
         moved[old] = kept

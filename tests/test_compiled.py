@@ -24,7 +24,7 @@ BEYOND = '''
 import sys
 import numpy as np
 from classifier import compiled
-from classifier.compiled import be16, be32, be64, copy, i64, kernel
+from classifier.compiled import be16, be32, be64, copy, i64, kernel, move
 
 
 @kernel
@@ -52,6 +52,13 @@ def eight(data, p):
 
 
 @kernel
+def shift(data, p):
+    """Two octets moved by one, to the end of the array."""
+    move(data, p, p - 1, 2)
+    return i64(p)
+
+
+@kernel
 def put(data, p):
     """Two octets copied, from the middle of the array."""
     copy(data, p, data, 8, 2)
@@ -60,7 +67,7 @@ def put(data, p):
 
 data = np.zeros(64, np.uint8)[:20]
 print(compiled.FOLDER)
-for width, read in ((1, one), (2, two), (4, four), (8, eight), (2, put)):
+for width, read in ((1, one), (2, two), (4, four), (8, eight), (2, put), (2, shift)):
     read(data, 20 - width)
     try:
         read(data, 21 - width)
@@ -85,9 +92,9 @@ def test_bounds_checks_are_in_the_code(tmp_path: Path) -> None:
     checked = plain | {"NUMBA_BOUNDSCHECK": "1"}
     folder, *refused = said(checked)
     other, *unchecked = said(plain)
-    assert (refused, unchecked) == (["one", "two", "four", "eight", "put"], [])
+    assert (refused, unchecked) == (["one", "two", "four", "eight", "put", "shift"], [])
     assert folder != other
-    assert [len(list(Path(each).glob("*.kernel"))) for each in (folder, other)] == [5, 5]
+    assert [len(list(Path(each).glob("*.kernel"))) for each in (folder, other)] == [6, 6]
     assert said(checked) == [folder, *refused]
 
 
