@@ -108,7 +108,7 @@ def _write(documents: Mapping[str, Column], out: IO[bytes]) -> None:
     names = list(documents)
     before = dict(zip(names, _openings(names), strict=True))
     last = names[-1].count(".")
-    dialect = json_dialect()._replace(before=lambda name, _: before[name], end=b"}" * (last + 1) + b"\n")
+    dialect = json_dialect()._replace(before=lambda name, _: before[name], end="}" * (last + 1) + "\n")
     for text in render(documents, dialect):
         out.write(text)
 
@@ -149,7 +149,7 @@ def _mapped(column: Column, word: Callable[[str], str]) -> Coded:
     return Coded(column.codes, [None if value is None else word(value) for value in column.values])
 
 
-def _openings(names: Sequence[str]) -> Iterator[bytes]:
+def _openings(names: Sequence[str]) -> Iterator[str]:
     """What stands in front of each field's value: objects that end, a comma, objects that begin, the key."""
     path: list[str] = []
     for number, name in enumerate(names):
@@ -157,5 +157,5 @@ def _openings(names: Sequence[str]) -> Iterator[bytes]:
         shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(path, parents, strict=False))))
         begun = "".join(f"{json_text(parent)}:{{" for parent in parents[shared:])
         comma = "," if number else "{"
-        yield f"{'}' * (len(path) - shared)}{comma}{begun}{json_text(key)}:".encode()
+        yield f"{'}' * (len(path) - shared)}{comma}{begun}{json_text(key)}:"
         path = parents

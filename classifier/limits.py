@@ -295,7 +295,7 @@ MAX_TOLD_OF_PORT: Final = 256
 """Different things told of one port (kind and interface); a busy svchost serves some dozens of interfaces on one."""
 
 # ---- output -----------------------------------------------------------------------------
-RENDER_ROWS: Final = 4096
+RENDER_ROWS: Final = 2048
 """Rows turned into text at a time: some megabytes, which stay in the cache until they are written."""
 
 RENDER_THREADS: Final = 2

@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
+from json.encoder import encode_basestring
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.cells import cell_len, chop_cells
@@ -67,6 +68,8 @@ def unicode(value: Any) -> Any:
 _HOLE: Final = f"hole {secrets.token_hex(16)} "
 """Stands in for a hole while JSON is made; no stranger's text can guess it."""
 
+_HOLES: Final = re.compile(f'"{_HOLE}([0-9]+)"')
+
 _NEXT: Final = f"{_HOLE}next"
 """Stands before each of several values."""
 
@@ -98,16 +101,22 @@ def _escaped(found: re.Match[str]) -> str:
     return r"\ufffd" if "\ud800" <= character <= "\udfff" else json.dumps(character)[1:-1]
 
 
-def _json_texts(values: Iterable[Any]) -> list[str]:
-    """`json_text` of each. Items that lists share are encoded once, and all in one go."""
-    items = {id(item): item for value in values for item in (value if isinstance(value, list) else [value])}
-    marked = [each for item in items.values() for each in (_NEXT, item)]
-    encoded = (text[:-1] for text in json_text(marked).split(f'"{_NEXT}",')[1:])
-    texts = dict(zip(items, encoded, strict=True))
-    return [
-        f"[{','.join([texts[id(item)] for item in value])}]" if isinstance(value, list) else texts[id(value)]
-        for value in values
-    ]
+def _json_texts(values: Sequence[Any]) -> list[str]:
+    """`json_text` of each, as `lines` takes it. Items that lists share are encoded once, and all in one go."""
+    from classifier.lines import mark
+
+    if set(map(type, values)) == {str}:
+        quoted = list(map(encode_basestring, values))
+        if "".join(quoted).isprintable():
+            return quoted
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    flat = list(chain.from_iterable(lists))
+    items = dict(zip(map(id, flat), flat, strict=True))
+    together = json_text([each for item in items.values() for each in (_NEXT, item)])
+    marked = _HOLES.sub(lambda hole: mark(int(hole[1])), together)
+    texts = dict(zip(items, (text[:-1] for text in marked.split(f'"{_NEXT}",')[1:]), strict=True))
+    joined = (",".join(map(texts.__getitem__, map(id, each))) for each in lists)
+    return [f"[{text}]" if isinstance(value, list) else text for value, text in zip(values, joined, strict=True)]
 
 
 def json_dialect() -> Dialect:
@@ -115,11 +124,10 @@ def json_dialect() -> Dialect:
     from classifier.lines import Dialect
 
     return Dialect(
-        before=lambda name, number: f"{',' if number else '{'}{json_text(name)}:".encode(),
-        end=b"}\n",
+        before=lambda name, number: f"{',' if number else '{'}{json_text(name)}:",
+        end="}\n",
         values=_json_texts,
-        holes=re.compile(f'"{_HOLE}([0-9]+)"'.encode()),
-        quote=b'"',
+        quote='"',
     )
 
 
@@ -157,11 +165,10 @@ def csv_dialect() -> Dialect:
     from classifier.lines import Dialect
 
     return Dialect(
-        before=lambda _, number: b"," if number else b"",
-        end=b"\n",
+        before=lambda _, number: "," if number else "",
+        end="\n",
         values=lambda values: list(map(_cell, values, _json_texts(values))),
-        holes=re.compile(f'""{_HOLE}([0-9]+)""'.encode()),
-        quote=b"",
+        quote="",
     )
 
 

@@ -180,12 +180,81 @@ def test_a_code_without_value_is_refused() -> None:
         jsonl(table)
 
 
-def test_the_kernel_writes_nothing_beyond_its_buffer() -> None:
-    room = np.full(40, 7, np.uint8)
-    assert lines._integer(12345, room[:10], 0) == -1
-    assert lines._time(0, 9, room[:29], 0) == -1
-    assert lines._text(np.ones(11, np.uint8), room[:10], 0) == -1
-    assert (room == 7).all()
+def test_texts_of_unequal_length_or_with_zeros_are_no_plain_column() -> None:
+    texts = [b"abc", b"a", b"a\0c", b"=bc"]
+    table = Table((Field("s", "str", False, ""),), {"s": Texts(np.array(texts))})
+    assert [json.loads(line)["s"] for line in jsonl(table).splitlines()] == [text.decode() for text in texts]
+    assert [row for [row] in as_csv(table)] == ["s", "abc", "a", "a\\x00c", "'=bc"]
+
+
+def test_columns_with_the_same_codes_and_those_of_one_value_are_written_with_their_neighbours() -> None:
+    codes, ones = np.array([1, 0, 1], np.int32), np.zeros(3, np.int32)
+    columns = {
+        "a": Coded(ones, ["only"]),
+        "b": Coded(codes, ["x", None]),
+        "c": Coded(ones, [["always"]]),
+        "d": Coded(codes, [[1, 2], {"e": "y"}]),
+        "e": Framed(codes, [[], [{"frame": Hole(0)}]], np.array([[7], [8], [9]])),
+        "f": Coded(codes, ["p", "q"]),
+        "g": Texts(np.array([b"u", b"v", b"w"])),
+        "h": Coded(codes, ["r", "s"]),
+        "i": Coded(codes, ["t", "u", "no row's"]),
+        "j": Coded(ones, [None]),
+    }
+    table = Table(tuple(Field(name, "object", True, "") for name in columns), columns)
+    assert list(map(json.loads, jsonl(table).splitlines())) == plain_rows(table)
+
+
+def test_no_row_has_the_codes_of_no_value() -> None:
+    none = Coded(np.zeros(0, np.int32), [])
+    fields = (Field("a", "str", True, ""), Field("b", "str", True, ""), Field("c", "str", True, ""))
+    assert jsonl(Table(fields, {"a": Coded(none.codes, ["x", "y"]), "b": none, "c": none})) == ""
+
+
+def test_a_control_character_in_a_dialects_text_is_refused() -> None:
+    column, table = Coded(np.array([0, 1], np.int32), ["a", "b"]), records.json_dialect()
+    for text in ("\0", "\1", "\1\1", "\1/00"):
+        plan = lines._Builder(table._replace(values=lambda values, text=text: [text] * len(values)))
+        plan.add("", column)
+        with pytest.raises(ValueError, match="control character"):
+            plan.finish()
+
+
+def test_more_holes_than_a_mark_has_digits_are_refused() -> None:
+    assert len({lines.mark(hole) for hole in (0, 63, 64, 4095, 4096, 64**3 - 1)}) == 6
+    with pytest.raises(ValueError, match="holes"):
+        lines.mark(64**3)
+
+
+def test_many_holes() -> None:
+    holes = list(range(0, 5000, 7))
+    value = [{"frame": Hole(hole)} for hole in holes]
+    column = Framed(np.zeros(2, np.int32), [value], np.arange(10_000).reshape(2, -1))
+    written = jsonl(Table((Field("a", "list[object]", False, ""),), {"a": column})).splitlines()
+    assert [[each["frame"] for each in json.loads(line)["a"]] for line in written] == [
+        holes,
+        [5000 + hole for hole in holes],
+    ]
+
+
+@pytest.mark.parametrize("first", [1, 100, 4095])
+def test_a_batch_that_does_not_fit_is_written_to_more_memory(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    monkeypatch.setattr(lines, "FIRST_SHEET", first)
+    test_json_lines_equal_an_independent_rendering()
+
+
+def test_the_kernel_writes_nothing_beyond_its_memory() -> None:
+    plan = lines._Builder(records.json_dialect())
+    for name, column in samples.result(3).columns.items():
+        plan.add(f",{name}:", column)
+    layout = plan.finish()
+    sheet = lines._Sheet(plan, layout)
+    whole = bytes(sheet.batch(0, 3))
+    for length in (*range(1, 200), *range(len(whole) - 50, len(whole) + lines.ROOM)):
+        room = np.full(len(whole) + 2 * lines.ROOM, 7, np.uint8)
+        sheet._text = room[:length]
+        assert bytes(sheet.batch(0, 3)) == whole
+        assert (room[length:] == 7).all()
 
 
 # ---- CSV --------------------------------------------------------------------------------
