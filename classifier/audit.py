@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.columns import missed
+from classifier.conversations import missed
 from classifier.expectations import Observed, Remark
 from classifier.fields import Coded, Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within

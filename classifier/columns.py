@@ -10,20 +10,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from classifier import testimony
 from classifier.community_id import community_ids
-from classifier.conversations import STATES, connection_states
+from classifier.conversations import STATES, connection_states, tallies
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
 from classifier.hosts import Host
-from classifier.inspectors.base import Evidence, Interface
+from classifier.inspectors.base import Evidence
 from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
 from classifier.model import ORIENTATIONS
 from classifier.packets import Frames, Interfaces
 from classifier.rulebook import Rulebook
-from classifier.streams import SENT_FIN
 from classifier.verdicts import Decision
 
 
@@ -33,25 +31,22 @@ def of_scene(
     resolved: Resolved,
     tenants: Tenants,
     hosts: Sequence[Host],
+    states: Coded,
     interfaces: Interfaces,
     frames: Frames,
     encapsulations: Encapsulations,
 ) -> dict[str, Column]:
-    """All columns of `fields.FIELDS` but the findings, which are `audit`'s."""
+    """All columns of `fields.FIELDS` but the findings, which are `audit`'s. states: the column `conn_state`."""
     told = testimony.Told.of(scene, resolved, frames)
     return {
         **_identity(scene, interfaces, frames),
-        **_counts(scene),
+        **_counts(scene, states),
         **_encapsulation(scene, encapsulations),
-        "protocol": _of_evidence(scene, lambda evidence: evidence.protocol),
+        **_of_evidence(scene, "protocol"),
         "rpc_interfaces": _rpc_interfaces(scene, frames),
         "resolved_by": _resolved_by(scene.rulebook, told),
         **_label(labels),
-        "authentication": _of_evidence(scene, lambda evidence: evidence.authentication),
-        "encryption": _of_evidence(scene, lambda evidence: evidence.encryption),
-        "tls_version": _of_evidence(scene, lambda evidence: evidence.tls_version),
-        "tls_sni": _of_evidence(scene, lambda evidence: evidence.tls_sni),
-        "ja4": _of_evidence(scene, lambda evidence: evidence.ja4),
+        **_of_evidence(scene, "authentication", "encryption", "tls_version", "tls_sni", "ja4"),
         "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
         "evidence": testimony.evidence(scene, labels, told, tenants, hosts, frames),
     }
@@ -86,29 +81,19 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
     }
 
 
-def _counts(scene: Scene) -> dict[str, Column]:
-    count, flows, client = scene.table.count, scene.table.store.flows, scene.orientation.client
-    asked, answered = 2 * np.arange(count) + client, 2 * np.arange(count) + 1 - client
-    lost = missed(flows[: 2 * count])
+def _counts(scene: Scene, states: Coded) -> dict[str, Column]:
+    to_server, to_client, bytes_to_server, bytes_to_client, duplicates, lost = map(
+        Numbers, tallies(scene.table, scene.orientation.client)
+    )
     return {
-        "packets_to_server": Numbers(flows["packets"][asked]),
-        "packets_to_client": Numbers(flows["packets"][answered]),
-        "bytes_to_server": Numbers(flows["bytes"][asked]),
-        "bytes_to_client": Numbers(flows["bytes"][answered]),
-        "conn_state": states(scene),
-        "duplicate_packets": Numbers(scene.table.rows["duplicates"][:count].copy()),
-        "missed_bytes": Numbers(lost[::2] + lost[1::2]),
+        "packets_to_server": to_server,
+        "packets_to_client": to_client,
+        "bytes_to_server": bytes_to_server,
+        "bytes_to_client": bytes_to_client,
+        "conn_state": states,
+        "duplicate_packets": duplicates,
+        "missed_bytes": lost,
     }
-
-
-def missed(flows: NDArray[np.void]) -> NDArray[np.int64]:
-    """Bytes that the capture lacks of each flow.
-
-    Gaps, and what the peer acknowledged beyond the last byte seen (a FIN counts as one in its numbers).
-    """
-    fin = (flows["flags"] & SENT_FIN) != 0
-    beyond = flows["acknowledged"] - flows["next_offset"] - fin
-    return flows["missed"] + np.maximum(beyond, 0)
 
 
 def _encapsulation(scene: Scene, encapsulations: Encapsulations) -> dict[str, Column]:
@@ -124,11 +109,16 @@ def _encapsulation(scene: Scene, encapsulations: Encapsulations) -> dict[str, Co
 # ---- what was read ------------------------------------------------------------------------------
 
 
-def _of_evidence(scene: Scene, take: Callable[[Evidence], str | None]) -> Coded:
-    """A column that each distinct evidence has one value for."""
-    values = Distinct[str | None]()
-    codes = [values.code(take(entry) if isinstance(entry, Evidence) else None) for entry in scene.inspection.found]
-    return Coded(np.array(codes, np.int32)[scene.inspection.codes], list(values.values))
+def _of_evidence(scene: Scene, *names: str) -> dict[str, Column]:
+    """Columns that each distinct evidence has one value for, with the same codes."""
+    said = Distinct[tuple[str | None, ...]]()
+    nothing = (None,) * len(names)
+    codes = [
+        said.code(tuple([getattr(entry, name) for name in names]) if isinstance(entry, Evidence) else nothing)
+        for entry in scene.inspection.found
+    ]
+    of_rows = np.array(codes, np.int32)[scene.inspection.codes]
+    return {name: Coded(of_rows, [values[place] for values in said.values]) for place, name in enumerate(names)}
 
 
 def short_name(rulebook: Rulebook, uuid: str, version: str) -> str | None:
@@ -140,20 +130,23 @@ def short_name(rulebook: Rulebook, uuid: str, version: str) -> str | None:
 def _rpc_interfaces(scene: Scene, frames: Frames) -> Framed:
     """Values by evidence; a frame for each of its interfaces by conversation."""
     spoken = [entry.interfaces if isinstance(entry, Evidence) else () for entry in scene.inspection.found]
-    values = [[_interface(scene.rulebook, each, i) for i, each in enumerate(interfaces)] for interfaces in spoken]
+    bound = Distinct[tuple[tuple[str, str, bool | None], ...]]()
+    answers = (tuple([(each.uuid, each.version, each.accepted) for each in interfaces]) for interfaces in spoken)
+    value_of = np.array(list(map(bound.code, answers)), np.int32)
+    values = [[_interface(scene.rulebook, *each, i) for i, each in enumerate(value)] for value in bound.values]
     places = [[each.place for each in interfaces] for interfaces in spoken]
     codes = scene.inspection.codes
     rows = np.flatnonzero(np.array([bool(each) for each in spoken], np.bool_)[codes])
     located = scene.inspection.locate_lists(rows, places, codes[rows])
-    return Framed.of(codes, values, rows, [column % frames.BLOCK for column in located])
+    return Framed.of(value_of[codes], values, rows, [column % frames.BLOCK for column in located])
 
 
-def _interface(rulebook: Rulebook, interface: Interface, hole: int) -> dict[str, Any]:
+def _interface(rulebook: Rulebook, uuid: str, version: str, accepted: bool | None, hole: int) -> dict[str, Any]:
     return {
-        "uuid": interface.uuid,
-        "version": interface.version,
-        "name": short_name(rulebook, interface.uuid, interface.version),
-        "accepted": interface.accepted,
+        "uuid": uuid,
+        "version": version,
+        "name": short_name(rulebook, uuid, version),
+        "accepted": accepted,
         "frame": Hole(hole),
     }
 

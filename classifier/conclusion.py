@@ -22,10 +22,11 @@ from classifier.crew import Crew
 from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
+from classifier.fields import Column
 from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
 from classifier.inspection import Reading
-from classifier.labelling import Grounds, Scene, Sides
+from classifier.labelling import Grounds, Labels, Resolved, Scene, Sides, Tenants
 from classifier.model import VERSIONS
 from classifier.orientation import first_look
 from classifier.packets import Frames
@@ -184,15 +185,10 @@ def conclude(
     hosts = acquaintance.meet(scene, tenants, first, remembered)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
-    audit_all = partial(audit.audit, scene, labels, tenants, hosts, columns.states(scene), rules, captures.frames)
-    with meanwhile(audit_all, jobs) as audit_told:
-        table_columns = columns.of_scene(
-            scene, labels, resolved, tenants, hosts, captures.interfaces, captures.frames, assembly.encapsulations
-        )
-        audited = audit_told()
+    table_columns, verdicts = _told(scene, labels, resolved, tenants, hosts, rules, captures, assembly, jobs)
     return Result(
-        table_columns | {"findings": audited.findings},
-        verdicts=audited.verdicts,
+        table_columns,
+        verdicts=verdicts,
         rules=rules,
         documented=listing(rulebook),
         damages=captures.damages,
@@ -204,6 +200,22 @@ def conclude(
         ),
         reasoner=lambda index: reason(rulebook, labels.facts_of(index), labels[index]),
     )
+
+
+def _told(
+    scene: Scene, labels: Labels, resolved: Resolved, tenants: Tenants, hosts: Sequence[Host],
+    rules: Sequence[FindingRule], captures: CaptureSet, assembly: Assembly, jobs: int,
+) -> tuple[dict[str, Column], dict[str, int]]:  # fmt: skip
+    """All columns, and the verdicts of an audit, which is made meanwhile."""
+    states = columns.states(scene)
+    audit_all = partial(audit.audit, scene, labels, tenants, hosts, states, rules, captures.frames)
+    with meanwhile(audit_all, jobs) as audit_told:
+        table_columns = columns.of_scene(
+            scene, labels, resolved, tenants, hosts, states, captures.interfaces, captures.frames,
+            assembly.encapsulations,
+        )  # fmt: skip
+        audited = audit_told()
+    return table_columns | {"findings": audited.findings}, audited.verdicts
 
 
 def named_ports(rulebook: Rulebook) -> NDArray[np.bool_]:

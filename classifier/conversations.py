@@ -466,3 +466,44 @@ def connection_states(table: ConversationTable, client: NDArray[np.int8]) -> NDA
     states = np.empty(table.count, np.int32)
     _connection_states(table.rows, table.store.flows, client, states)
     return states
+
+
+@inlined
+def _missed_of(flow: Record) -> int:
+    """Gaps, and what the peer acknowledged beyond the last byte seen (a FIN counts as one in its numbers)."""
+    beyond = flow.acknowledged - flow.next_offset - (1 if flow.flags & SENT_FIN else 0)
+    return i64(flow.missed + (beyond if beyond > 0 else 0))
+
+
+@kernel
+def _missed(flows: Records, lost: NDArray[np.int64]) -> None:
+    for index in range(len(flows)):
+        lost[index] = _missed_of(flows[index])
+
+
+def missed(flows: Records) -> NDArray[np.int64]:
+    """Bytes that the capture lacks of each flow."""
+    lost = np.empty(len(flows), np.int64)
+    _missed(flows, lost)
+    return lost
+
+
+@kernel
+def _tallies(rows: Records, flows: Records, client: NDArray[np.int8], counts: NDArray[np.int64]) -> None:
+    for index in range(counts.shape[1]):
+        asked = flows[2 * index + client[index]]
+        answered = flows[2 * index + 1 - client[index]]
+        counts[0, index] = asked.packets
+        counts[1, index] = answered.packets
+        counts[2, index] = asked.bytes
+        counts[3, index] = answered.bytes
+        counts[4, index] = rows[index].duplicates
+        counts[5, index] = _missed_of(asked) + _missed_of(answered)
+
+
+def tallies(table: ConversationTable, client: NDArray[np.int8]) -> NDArray[np.int64]:
+    """int64[6, conversations]: packets to the server and to the client, bytes likewise, copies left out, and bytes that
+    the capture lacks of both flows. client: as of `connection_states`."""
+    counts = np.empty((6, table.count), np.int64)
+    _tallies(table.rows, table.store.flows, client, counts)
+    return counts
