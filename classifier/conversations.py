@@ -184,7 +184,7 @@ def fill(
     time: NDArray[np.int64],
     wire: NDArray[np.int32],
     interface: NDArray[np.int32],
-    first_frame: int,
+    frame: NDArray[np.int64],
     start: int,
     count: int,
     headers: HeaderColumns,
@@ -258,12 +258,12 @@ def fill(
             fresh.a_high, fresh.a_low, fresh.a_port = a_high, a_low, a_port
             fresh.b_high, fresh.b_low, fresh.b_port = b_high, b_low, b_port
             fresh.protocol, fresh.first_flow = kind, side
-            fresh.first_frame, fresh.start = first_frame + row, time[row]
+            fresh.first_frame, fresh.start = frame[row], time[row]
             fresh.encapsulation, fresh.interface = encapsulation[row], interface[row]
         of_row[row] = index
         conversation = rows[index]
         flow, peer = store.flows[2 * index + side], store.flows[2 * index + 1 - side]
-        conversation.last_frame, conversation.end = first_frame + row, time[row]
+        conversation.last_frame, conversation.end = frame[row], time[row]
         conversation.last_interface = interface[row]
         if _is_copy(store.recent, _mark(digest[row], key_of[row]), side, time[row]):
             conversation.duplicates += 1
@@ -290,7 +290,7 @@ def fill(
             flow.missed += length - captured
         if captured > 0:
             keep_payload(
-                data, payload[row], captured, offset, first_frame + row, time[row], kind, a_port, b_port,
+                data, payload[row], captured, offset, i64(frame[row]), time[row], kind, a_port, b_port,
                 store, 2 * index + side,
             )  # fmt: skip
     return count
@@ -357,7 +357,7 @@ class ConversationTable:
                     packets.time,
                     packets.wire,
                     packets.interface,
-                    batch.first_frame,
+                    packets.frame,
                     row,
                     batch.count,
                     headers,

@@ -86,14 +86,15 @@ class Excerpt:
         """The frames themselves, in the order of the capture set. Raises UsageError if a file is gone."""
         captures = CaptureSet.of(self.inputs)
         for batch in captures.batches():
-            low, high = np.searchsorted(self.ordinals, (batch.first_frame, batch.first_frame + batch.count))
-            for at in range(low, high):
-                ordinal = int(self.ordinals[at])
-                yield _packet(batch, ordinal - batch.first_frame, captures, int(self.conversations[at]))
+            frames = batch.columns.frame[: batch.count]
+            places = np.searchsorted(self.ordinals, frames)
+            chosen = np.flatnonzero(np.append(self.ordinals, -1)[places] == frames)
+            for row, at in zip(chosen.tolist(), places[chosen].tolist(), strict=True):
+                yield _packet(batch, row, captures, int(self.conversations[at]))
 
 
 def _packet(batch: PacketBatch, row: int, captures: CaptureSet, conversation: int) -> Packet:
-    packets, ordinal = batch.columns, batch.first_frame + row
+    packets, ordinal = batch.columns, int(batch.columns.frame[row])
     start, interface = int(packets.offset[row]), int(packets.interface[row])
     return Packet(
         captures.frames.file(ordinal),
@@ -243,12 +244,13 @@ class _Finder:
         )
         at, hit = _matches(words, self.pairs.words, self.pairs.digests, self.pairs.mix)
         rows = np.flatnonzero(hit)
+        frames = batch.columns.frame[rows]
         ids = np.fromiter(
-            (self._talk(int(pair), batch.first_frame + row) for pair, row in zip(at[rows], rows.tolist(), strict=True)),
+            (self._talk(pair, frame) for pair, frame in zip(at[rows].tolist(), frames.tolist(), strict=True)),
             np.int64, len(rows),
         )  # fmt: skip
         kept = ids > 0
-        self._note(rows[kept] + batch.first_frame, ids[kept])
+        self._note(frames[kept], ids[kept])
         for row, earlier in pieces.items():
             [here] = np.flatnonzero(rows == row) if hit[row] else [-1]
             if here >= 0 and ids[here] > 0:
@@ -280,7 +282,7 @@ class _Finder:
             if row in done:
                 pieces[row] = self._waiting.pop(key, [])
                 continue
-            self._waiting.setdefault(key, []).append(batch.first_frame + row)
+            self._waiting.setdefault(key, []).append(int(batch.columns.frame[row]))
             self._waiting.move_to_end(key)
             if len(self._waiting) > FRAGMENT_TABLE:
                 self._waiting.popitem(last=False)

@@ -159,7 +159,7 @@ class Reassembler:
         before = self._finished.get(key)
         if before is not None and abs(time - before.time) <= SPAN_WINDOW_NS and before.holds(offset, piece, more):
             return before, True
-        datagram = self._open(key, time, batch.first_frame + row)
+        datagram = self._open(key, time, int(batch.columns.frame[row]))
         if datagram.holds(offset, piece, more):
             datagram.copies += 1
             return None, False

@@ -20,7 +20,8 @@ class PacketColumns(NamedTuple):
 
     offset: int64, where its bytes begin in the batch's data; captured: int32, how many are there;
     wire: int32, how long it was on the wire; time: int64, nanoseconds since 1970 UTC;
-    interface: int32, index into `Interfaces`.
+    interface: int32, index into `Interfaces`; frame: int64, its ordinal over the whole run (`Frames` turns it into file
+    and number).
     """
 
     offset: NDArray[np.int64]
@@ -28,6 +29,7 @@ class PacketColumns(NamedTuple):
     wire: NDArray[np.int32]
     time: NDArray[np.int64]
     interface: NDArray[np.int32]
+    frame: NDArray[np.int64]
 
     @classmethod
     def empty(cls, rows: int) -> PacketColumns:
@@ -38,32 +40,32 @@ class PacketColumns(NamedTuple):
             np.empty(rows, np.int32),
             np.empty(rows, np.int64),
             np.empty(rows, np.int32),
+            np.empty(rows, np.int64),
         )
 
     def copy(self) -> PacketColumns:
         """The same rows in memory of their own."""
-        offset, captured, wire, time, interface = self
-        return PacketColumns(offset.copy(), captured.copy(), wire.copy(), time.copy(), interface.copy())
+        offset, captured, wire, time, interface, frame = self
+        return PacketColumns(
+            offset.copy(), captured.copy(), wire.copy(), time.copy(), interface.copy(), frame.copy()
+        )  # fmt: skip
 
     def rows(self, start: int, stop: int) -> PacketColumns:
         """The rows from start up to stop, without copying."""
         part = slice(start, stop)
         return PacketColumns(
-            self.offset[part], self.captured[part], self.wire[part], self.time[part], self.interface[part]
-        )
+            self.offset[part], self.captured[part], self.wire[part], self.time[part], self.interface[part],
+            self.frame[part],
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
 class PacketBatch:
-    """count packets in the first rows of columns; data: uint8, read until its owner fills it again.
-
-    first_frame: ordinal of row 0 over the whole run (`Interfaces.frame` turns it into file and number).
-    """
+    """count packets in the first rows of columns; data: uint8, read until its owner fills it again."""
 
     data: NDArray[np.uint8]
     columns: PacketColumns
     count: int
-    first_frame: int
 
 
 @dataclass(slots=True)

@@ -252,7 +252,7 @@ class Session:
             if batch is not None:
                 left = batch.count if self.count is None else self.count - self.processed
                 if left < batch.count:
-                    batch = PacketBatch(batch.data, batch.columns.rows(0, left), left, batch.first_frame)
+                    batch = PacketBatch(batch.data, batch.columns.rows(0, left), left)
                 numbers = self.follower.add(
                     decode_batch(batch, self.source.interfaces, headers, self.follower.assembly)
                 )

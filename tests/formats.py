@@ -121,9 +121,9 @@ def read(data: bytes, capacity: int = 2**16, sizes: Sequence[int] = (1 << 30,)) 
     source = known("x", Window(Input(Dribble(data, sizes)), capacity), interfaces, 1, damages)
     found: list[Frame] = []
     for batch in source.batches():
-        assert batch.first_frame == len(found) + 1
         columns = [column[: batch.count].tolist() for column in batch.columns]
-        for offset, captured, wire, time, number in zip(*columns, strict=True):
+        for offset, captured, wire, time, number, ordinal in zip(*columns, strict=True):
+            assert ordinal == len(found) + 1
             content = batch.data[offset : offset + captured].tobytes()
             assert len(content) == captured
             found.append(Frame(time, content, wire, int(np.int64(interfaces.link_type[number]))))

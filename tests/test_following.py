@@ -30,7 +30,7 @@ HASTY = Pace(tick=SECOND // 10, undecided=0, review=0, timeouts=PATIENT.timeouts
 
 def in_pieces(batch: PacketBatch, rows: int) -> list[PacketBatch]:
     return [
-        PacketBatch(batch.data, batch.columns.rows(at, at + rows), min(rows, batch.count - at), batch.first_frame + at)
+        PacketBatch(batch.data, batch.columns.rows(at, at + rows), min(rows, batch.count - at))
         for at in range(0, batch.count, rows)
     ]
 
@@ -100,8 +100,8 @@ def scanned(follower: Follower, first: int, flows: int, time: int) -> Decoded:
     packets = scanning(first, flows)
     rows, zeros, sizes = len(packets), np.zeros(len(packets), np.int32), np.full(len(packets), RECORD - 16, np.int32)
     offsets = RECORD * np.arange(rows) + 16
-    columns = PacketColumns(offsets, sizes, sizes, np.full(rows, time), zeros)
-    batch = PacketBatch(packets.reshape(-1), columns, rows, 1 + 2 * first)
+    columns = PacketColumns(offsets, sizes, sizes, np.full(rows, time), zeros, 1 + 2 * first + np.arange(rows))
+    batch = PacketBatch(packets.reshape(-1), columns, rows)
     return decode_batch(batch, follower.source.interfaces, HeaderColumns.empty(rows), follower.assembly)
 
 

@@ -49,7 +49,8 @@ def batch_of(packets: list[bytes], wire: list[int] | None = None) -> PacketBatch
     lengths = np.array([len(packet) for packet in packets])
     columns.offset[:], columns.captured[:] = np.cumsum(lengths) - lengths, lengths
     columns.wire[:], columns.time[:], columns.interface[:] = wire or lengths, 0, 0
-    return PacketBatch(np.frombuffer(data, np.uint8), columns, len(packets), 1)
+    columns.frame[:] = np.arange(1, len(packets) + 1)
+    return PacketBatch(np.frombuffer(data, np.uint8), columns, len(packets))
 
 
 def decoded(packet: bytes, link: int, wire: int | None = None) -> tuple[PacketBatch, HeaderColumns, Encapsulations]:

@@ -248,7 +248,7 @@ def bytes_in_order(inputs: list[Path]) -> list[tuple[str, int, bytes]]:
     for batch in captures.batches():
         for row in range(batch.count):
             offset, captured = int(batch.columns.offset[row]), int(batch.columns.captured[row])
-            ordinal = batch.first_frame + row
+            ordinal = int(batch.columns.frame[row])
             name, number = captures.frames.file(ordinal), captures.frames.number(ordinal)
             found.append((Path(name).name, number, batch.data[offset : offset + captured].tobytes()))
     return found

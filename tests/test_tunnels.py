@@ -55,9 +55,9 @@ def look(packets: list[bytes], known: Encapsulations | None = None) -> list[Look
     interfaces.add(1, 6)
     sizes = np.array(list(map(len, packets)), np.int32)
     time, interface = np.zeros(count, np.int64), np.zeros(count, np.int32)
-    columns = PacketColumns(np.cumsum(sizes) - sizes, sizes, sizes, time, interface)
+    columns = PacketColumns(np.cumsum(sizes) - sizes, sizes, sizes, time, interface, np.arange(1, count + 1))
     data, headers = np.frombuffer(b"".join(packets), np.uint8), HeaderColumns.empty(count)
-    decode(PacketBatch(data, columns, count, 1), interfaces, headers, known)
+    decode(PacketBatch(data, columns, count), interfaces, headers, known)
     found: list[Look] = []
     for row in range(count):
         start, size = int(headers.payload[row]), int(headers.payload_captured[row])

@@ -229,4 +229,4 @@ def _run_end(batch: PacketBatch, row: int, limit: int) -> int:
 def _rows(batch: PacketBatch, start: int, stop: int) -> PacketBatch:
     if start == 0 and stop == batch.count:
         return batch
-    return PacketBatch(batch.data, batch.columns.rows(start, stop), stop - start, batch.first_frame + start)
+    return PacketBatch(batch.data, batch.columns.rows(start, stop), stop - start)

@@ -81,10 +81,12 @@ class Tap:
 def walk_block(ring: NDArray[np.uint8], at: int, base: int, row: int, columns: PacketColumns) -> int:
     """List the packets of the block at ring[at:], offsets counted from base. Returns the rows filled, or -1.
 
+    Frames get their numbers with the batch.
+
     A VLAN tag that the card took off is put back in front of the frame's type: the ring leaves room for it
     (PACKET_RESERVE).
     """
-    offset, captured, wire, time, interface = columns
+    offset, captured, wire, time, interface, _ = columns
     words = ring[at : at + LIVE_BLOCK].view(np.uint32)
     packets, p = i64(words[3]), i64(words[4])
     if row + packets > len(offset):
@@ -130,11 +132,11 @@ class LiveSource:
     beyond_limit: int = 0
     losses: Losses = field(default_factory=Losses)
     stopped: bool = False
-    _first_frame: int = 0
+    _next_frame: int = 0
     _dropped_before: int = 0
 
     def __post_init__(self) -> None:
-        self._first_frame = self.frames.open(self.tap.interface)
+        self._next_frame = self.frames.open(self.tap.interface)
 
     @property
     def names(self) -> list[str]:
@@ -153,10 +155,11 @@ class LiveSource:
         """Stop listening."""
 
     def _batch(self, data: NDArray[np.uint8], columns: PacketColumns, rows: int) -> PacketBatch:
-        batch = PacketBatch(data, columns, rows, self._first_frame)
-        self._first_frame += rows
+        """The first rows of columns, numbered."""
+        columns.frame[:rows] = np.arange(self._next_frame, self._next_frame + rows)
+        self._next_frame += rows
         self.losses.received += rows
-        return batch
+        return PacketBatch(data, columns, rows)
 
     def _count_interface_drops(self) -> None:
         now = _interface_drops(self.tap.interface)
@@ -377,7 +380,8 @@ class LibpcapTap(LiveSource):
         ends = np.cumsum(sizes, dtype=np.int64)
         times = np.array([time for time, _, _ in packets], np.int64)
         wire = np.array([length for _, length, _ in packets], np.int32)
-        columns = PacketColumns(ends - sizes, sizes, wire, times, np.zeros(len(sizes), np.int32))
+        interface, frames = np.zeros(len(sizes), np.int32), np.empty(len(sizes), np.int64)
+        columns = PacketColumns(ends - sizes, sizes, wire, times, interface, frames)
         return self._batch(np.frombuffer(b"".join(data for _, _, data in packets), np.uint8), columns, len(packets))
 
     def count_losses(self) -> Losses:

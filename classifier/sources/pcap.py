@@ -43,14 +43,15 @@ def index_records(
     fraction_ns: int,
     header: int,
     interface: int,
+    frame: int,
     largest: int,
     columns: PacketColumns,
 ) -> tuple[int, int, int]:
-    """List the whole records in data[start:end].
+    """List the whole records in data[start:end]. frame: ordinal of the first one.
 
     Returns (rows filled, where the next record begins, 0 or 1 if the record there can't be right).
     """
-    offset, captured, wire, time, on = columns
+    offset, captured, wire, time, on, frame_of = columns
     row, position, rows = 0, start, len(offset)
     while position + header <= end and row < rows:
         seconds, fraction = word(data, position, big_endian), word(data, position + 4, big_endian)
@@ -64,6 +65,7 @@ def index_records(
         wire[row] = min(max(on_wire, length), 0x7FFFFFFF)
         time[row] = seconds * 1_000_000_000 + fraction * fraction_ns
         on[row] = interface
+        frame_of[row] = frame + row
         row += 1
         position += header + length
     return row, position, 0
@@ -92,10 +94,10 @@ class PcapSource:
         while True:
             rows, window.start, broken = index_records(
                 window.data, window.start, window.end, order == ">", 10 ** (9 - digits), header, interface,
-                MAX_PACKET, window.columns,
+                frame, MAX_PACKET, window.columns,
             )  # fmt: skip
             if rows:
-                yield window.batch(rows, frame)
+                yield window.batch(rows)
                 frame += rows
             if broken:
                 self._damaged(

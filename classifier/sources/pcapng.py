@@ -83,13 +83,16 @@ def index_blocks(
     interfaces: SectionInterfaces,
     interface_count: int,
     last_time: int,
+    frame: int,
     columns: PacketColumns,
 ) -> tuple[int, int, int, int]:
     """List the packets of the whole blocks in data[start:end], up to the first block that defines something.
 
+    frame: ordinal of the first packet.
+
     Returns (rows filled, where the next block begins, why it stopped there, time of the last packet).
     """
-    offset, captured, wire, time, on = columns
+    offset, captured, wire, time, on, frame_of = columns
     row, position, rows = 0, start, len(offset)
     while position + 12 <= end and row < rows:
         kind = word(data, position, big_endian)
@@ -138,10 +141,11 @@ def index_blocks(
             wire[row] = min(max(on_wire, kept), 0x7FFFFFFF)
             time[row] = last_time
             on[row] = interfaces.number[interface]
+            frame_of[row] = frame + row
             row += 1
         elif kind in EVENTS:
             offset[row], captured[row], wire[row] = position + 8, 0, 0
-            time[row], on[row] = last_time, interfaces.number[0]
+            time[row], on[row], frame_of[row] = last_time, interfaces.number[0], frame + row
             row += 1
         position += length
     return row, position, MORE, last_time
@@ -196,10 +200,10 @@ class PcapngSource:
         while True:
             rows, window.start, stop, time = index_blocks(
                 window.data, window.start, window.end, self._big_endian, self._section, self._defined, time,
-                window.columns,
+                frame, window.columns,
             )  # fmt: skip
             if rows:
-                yield window.batch(rows, frame)
+                yield window.batch(rows)
                 frame += rows
             if stop != MORE:
                 if not self._special(stop):

@@ -113,7 +113,7 @@ class Window:
         """What to say of something that the input's end leaves unfinished."""
         return self._input.failure or "cut short"
 
-    def batch(self, rows: int, first_frame: int) -> PacketBatch:
+    def batch(self, rows: int) -> PacketBatch:
         """The rows filled in columns; the next ones go into other columns.
 
         What was handed out stays valid for RING - 1 further batches, or buffers.
@@ -121,7 +121,7 @@ class Window:
         filled = self.columns
         self._columns_turn = (self._columns_turn + 1) % RING
         self.columns = self._columns[self._columns_turn]
-        return PacketBatch(self.data, filled, rows, first_frame)
+        return PacketBatch(self.data, filled, rows)
 
     def advance(self) -> bool:
         """Turn to the next buffer: keep the rest, read on behind it. False when nothing new came."""

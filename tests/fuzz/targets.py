@@ -142,8 +142,8 @@ def _batch(data: bytes) -> tuple[PacketBatch, Interfaces]:
     columns = PacketColumns.empty(max(len(found), 1))
     for column, values in zip(columns, zip(*found, strict=True), strict=False):
         column[: len(found)] = values
-    columns.interface[:] = 0
-    return PacketBatch(np.frombuffer(data or b"\0", np.uint8), columns, len(found), 1), interfaces
+    columns.interface[:], columns.frame[:] = 0, np.arange(1, len(columns.frame) + 1)
+    return PacketBatch(np.frombuffer(data or b"\0", np.uint8), columns, len(found)), interfaces
 
 
 def packet_seeds(folders: Sequence[Path]) -> Iterator[bytes]:
