@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.errors import UsageError
-from classifier.limits import MAX_DAMAGES, MAX_PACKET, MAX_PACKET_BLOCK, READ_BLOCK
+from classifier.limits import MAX_BLOCK, MAX_DAMAGES, MAX_PACKET, MAX_PACKET_BLOCK, READ_BLOCK
 from classifier.pipeline import Settings, run
 from classifier.sources import CaptureSet
 
@@ -137,6 +137,15 @@ def test_a_long_block_without_packets_is_stepped_over(capacity: int) -> None:
     long = block(10, bytes(MAX_PACKET_BLOCK + 1000))
     data = section() + interface() + enhanced(1, b"before") + long + enhanced(2, b"behind")
     assert read(data, capacity) == ([frame(1000, b"before"), frame(2000, b"behind")], [])
+
+
+def test_what_was_handed_out_stays_while_much_is_stepped_over(tmp_path: Path) -> None:
+    data = section() + interface() + enhanced(1, b"before") + block(10, bytes(MAX_BLOCK - 12)) + enhanced(2, b"behind")
+    (tmp_path / "long").write_bytes(data)
+    batches = CaptureSet.of([tmp_path / "long"]).batches()
+    before, _ = next(batches), next(batches)
+    start = int(before.columns.offset[0])
+    assert before.data[start : start + 6].tobytes() == b"before"
 
 
 def test_the_largest_packet_is_read_with_the_smallest_buffer() -> None:

@@ -83,8 +83,8 @@ class Window:
     """
 
     __slots__ = (
-        "_buffers", "_columns", "_columns_turn", "_input", "_turn", "columns", "data", "end", "finished", "position",
-        "start",
+        "_buffers", "_columns", "_columns_turn", "_input", "_lent", "_turn", "columns", "data", "end", "finished",
+        "position", "start",
     )  # fmt: skip
 
     def __init__(self, opened: Input, capacity: int = READ_BLOCK) -> None:
@@ -96,7 +96,7 @@ class Window:
         self.columns = self._columns[0]
         self.start = self.end = 0
         self.position = 0
-        self.finished = False
+        self.finished = self._lent = False
 
     @property
     def offset(self) -> int:
@@ -116,17 +116,21 @@ class Window:
     def batch(self, rows: int) -> PacketBatch:
         """The rows filled in columns; the next ones go into other columns.
 
-        What was handed out stays valid for RING - 1 further batches, or buffers.
+        What was handed out stays valid for RING - 1 further batches.
         """
-        filled = self.columns
+        filled, self._lent = self.columns, True
         self._columns_turn = (self._columns_turn + 1) % RING
         self.columns = self._columns[self._columns_turn]
         return PacketBatch(self.data, filled, rows)
 
     def advance(self) -> bool:
-        """Turn to the next buffer: keep the rest, read on behind it. False when nothing new came."""
+        """Turn to the next buffer, if this one was handed out: keep the rest, read on behind it.
+
+        False when nothing new came.
+        """
         rest = self.data[self.start : self.end]
-        self._turn = (self._turn + 1) % RING
+        if self._lent:
+            self._turn, self._lent = (self._turn + 1) % RING, False
         fresh = self._buffers[self._turn]
         if len(rest) > len(fresh) // 2:
             fresh = self._buffers[self._turn] = np.empty(4 * len(rest), np.uint8)
