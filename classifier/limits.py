@@ -14,6 +14,10 @@ MIB: Final = 1024 * 1024
 READ_BLOCK: Final = 2 * MIB
 """Bytes read from a capture at a time: large enough for the disk, small enough for the L2/L3 cache."""
 
+MERGED_BLOCK: Final = 1 * MIB
+"""Bytes of packets that come from several captures in turns, in one batch: more than any packet has, and no more than
+stays in the cache until it is read."""
+
 MAX_PACKET: Final = 256 * KIB
 """Largest captured length believed (Wireshark's WTAP_MAX_PACKET_SIZE_STANDARD); more is damage."""
 

@@ -7,19 +7,18 @@ apart; each is read in a module of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Protocol, cast
-
-import numpy as np
 
 from classifier.errors import Damage, MissingToolError, UsageError
 from classifier.limits import KIB, READ_BLOCK
 from classifier.packets import Frames, Interfaces, PacketBatch
 from classifier.sources import converted, pcap, pcapng
 from classifier.sources.compressed import content_of
+from classifier.sources.merging import Start, merged
 from classifier.sources.reading import Input, Readable, Window
 
 STDIN = "-"
@@ -77,11 +76,11 @@ class CaptureSet:
         return cls(list(dict.fromkeys(names)), bytes_total=total)
 
     def batches(self, progress: Progress | None = None) -> Iterator[PacketBatch]:
-        """All packets of the set, merged by time; a run of one file's packets at a time."""
+        """All packets of the set, merged by time."""
         starts = [self._start(name) for name in self.names] if len(self.names) > 1 else [0]
         in_time = sorted(zip(starts, self.names, strict=True), key=lambda entry: entry[0])
-        opened = [(start, name, self.frames.open(name)) for start, name in in_time]
-        for batch in _merge(opened, self._read):
+        opened = [Start(start, name, self.frames.open(name)) for start, name in in_time]
+        for batch in merged(opened, self._read):
             yield batch
             if progress is not None:
                 progress(self.bytes_read, self.bytes_total)
@@ -185,48 +184,3 @@ def _standard_input() -> FileIO | BufferedReader:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     except (OSError, ValueError):  # a test's, or a notebook's, has no file behind it
         return cast(BufferedReader, sys.stdin.buffer)
-
-
-def _merge(
-    waiting: Sequence[tuple[int, str, int]], open_source: Callable[[str, int], Iterator[PacketBatch]]
-) -> Iterator[PacketBatch]:
-    """Packets of several captures by time. A capture is opened when its time has come.
-
-    Within one capture file order is kept, even where its clock runs backwards.
-    """
-    pending = list(waiting)
-    active: list[tuple[Iterator[PacketBatch], PacketBatch, int]] = []
-    while pending or active:
-        while pending and (not active or pending[0][0] <= min(_now(*entry[1:]) for entry in active)):
-            _, name, first_frame = pending.pop(0)
-            batches = open_source(name, first_frame)
-            batch = next(batches, None)
-            if batch is not None:
-                active.append((batches, batch, 0))
-        if not active:
-            continue
-        index = min(range(len(active)), key=lambda i: _now(active[i][1], active[i][2]))
-        batches, batch, row = active.pop(index)
-        others = [_now(*entry[1:]) for entry in active] + ([pending[0][0]] if pending else [])
-        stop = _run_end(batch, row, min(others)) if others else batch.count
-        yield _rows(batch, row, stop)
-        if stop < batch.count:
-            active.insert(index, (batches, batch, stop))
-        elif (following := next(batches, None)) is not None:
-            active.insert(index, (batches, following, 0))
-
-
-def _now(batch: PacketBatch, row: int) -> int:
-    return int(batch.columns.time[row])
-
-
-def _run_end(batch: PacketBatch, row: int, limit: int) -> int:
-    """Where the run of packets that are not later than limit ends; at least one row."""
-    later = np.flatnonzero(batch.columns.time[row + 1 : batch.count] > limit)
-    return row + 1 + int(later[0]) if len(later) else batch.count
-
-
-def _rows(batch: PacketBatch, start: int, stop: int) -> PacketBatch:
-    if start == 0 and stop == batch.count:
-        return batch
-    return PacketBatch(batch.data, batch.columns.rows(start, stop), stop - start)
