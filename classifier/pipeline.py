@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +42,13 @@ class Settings:
     keylog: Path | None = None
 
 
-def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress: Progress | None = None) -> Result:
-    """Classify one capture set.
+def run(
+    inputs: Sequence[str | Path],
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    ahead: Callable[[], object] | None = None,
+) -> Result:
+    """Classify one capture set. ahead: what to do while packets are waited for.
 
     Raises UsageError (a missing file, a broken inventory, endpoint map or signature). Damage to a capture is
     no error: it is told in the result's `damages`, and what could be read is classified. Nor is an endpoint map
@@ -55,6 +60,8 @@ def run(inputs: Sequence[str | Path], settings: Settings | None = None, progress
         from classifier import conclusion  # packets are read while it is loaded
 
         knowledge = conclusion.Knowledge.of(settings)
+        if ahead is not None:
+            ahead()
         result = conclusion.classified(assembling, knowledge, begin)
     if settings.endpoint_map:
         try:

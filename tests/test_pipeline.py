@@ -15,6 +15,7 @@ import pytest
 import shared
 
 import classifier
+from classifier import pipeline
 from classifier.assembly import assemble
 from classifier.conclusion import conclude
 from classifier.endpoints import EndpointMap
@@ -195,6 +196,14 @@ def test_an_endpoint_map_of_an_earlier_run_resolves(tmp_path: Path) -> None:
     assert "endpoint-map-file" in set(
         classifier.classify(SHIPPED / "rpc-mid-stream.pcap", endpoint_map=learnt).endpoints().kind
     )
+
+
+def test_what_is_done_ahead_is_done_before_all_is_known() -> None:
+    def enough() -> None:
+        raise UsageError("enough")
+
+    with pytest.raises(UsageError, match="enough"):
+        pipeline.run([TICKET], ahead=enough)
 
 
 # ---- little or nothing to read -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -116,14 +117,19 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def read(captures: tuple[str, ...], settings: dict[str, Any]) -> Result:
-    """Classify a capture set, with a progress bar where somebody watches."""
+    """Classify a capture set, with a progress bar where somebody watches. What writes is loaded meanwhile."""
     from classifier.compiled import compiles_now
     from classifier.pipeline import Settings, run
 
     if compiles_now():
         click.echo("exflow: compiling for this machine, once; it takes about half a minute", err=True)
     with _progress() as progress:
-        return run(captures, Settings(**settings), progress)
+        return run(captures, Settings(**settings), progress, _load_writers)
+
+
+def _load_writers() -> None:
+    for name in ("records", "lines"):
+        import_module(f"classifier.{name}")
 
 
 @contextmanager

@@ -1,16 +1,19 @@
 """Commands that read captures and show a table of what is in them, or one conversation of it.
 
-What writes is loaded when all is read: packets are waited for, and it is not.
+What writes is loaded while packets are read, or when all is read: packets are waited for, and it is not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from classifier.cli import common
 from classifier.cli.common import FORMATS, READING, WRITING, options, writing
+
+if TYPE_CHECKING:
+    from classifier.result import Table
 
 
 @click.command()
@@ -22,11 +25,16 @@ def classify(captures: tuple[str, ...], out: str, form: str | None, **settings: 
     """
     write = common.writer(out, form, captures)
     result = common.read(captures, settings)
-    from classifier.ecs import write_ecs
     from classifier.records import CONVERSATIONS
 
-    write(result.table, CONVERSATIONS, {"ecs": write_ecs})
+    write(result.table, CONVERSATIONS, {"ecs": _write_ecs})
     return common.report(result)
+
+
+def _write_ecs(table: Table, out: IO[bytes]) -> None:
+    from classifier.ecs import write_ecs
+
+    write_ecs(table, out)
 
 
 @click.command()
