@@ -87,7 +87,8 @@ class Beside(Iterator[_T], Generic[_T, _R]):
 
     def __init__(self, make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]) -> None:
         """make: called in the forked process. Raises OSError if none can be forked."""
-        self._idle = idle
+        _bury()
+        self._idle, self._ended = idle, False
         self._pipe, writing = os.pipe()
         try:
             self._child = os.fork()
@@ -114,6 +115,7 @@ class Beside(Iterator[_T], Generic[_T, _R]):
         if kind == _ITEM:
             item: _T = value
             return item
+        self._ended = True
         if kind == _ERROR:
             raise value
         raise StopIteration(value)
@@ -129,11 +131,27 @@ class Beside(Iterator[_T], Generic[_T, _R]):
         return told
 
     def close(self) -> None:
-        """No more is asked for."""
+        """No more is asked for. Who has told all is about to leave: nobody waits until its memory is given back."""
         os.close(self._pipe)
-        with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored, nobody is left to wait for
-            os.kill(self._child, signal.SIGKILL)
-            os.waitpid(self._child, 0)
+        if not self._ended:
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+        _leaving.append(self._child)
+        _bury(wait=not self._ended)
+
+
+_leaving: Final[list[int]] = []
+"""Forked processes that are about to end; they stay on the system's list until somebody asks how they ended."""
+
+
+def _bury(wait: bool = False) -> None:
+    """Ask, of those that have ended, or of all of them when they have."""
+    for child in tuple(_leaving):
+        try:
+            if os.waitpid(child, 0 if wait else os.WNOHANG)[0]:
+                _leaving.remove(child)
+        except ChildProcessError:  # where SIGCHLD is ignored, nobody is left to ask
+            _leaving.remove(child)
 
 
 def forked(make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None], jobs: int) -> Beside[_T, _R] | None:

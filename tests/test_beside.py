@@ -153,6 +153,25 @@ except ChildProcessError:
 
 
 @ONLY_LINUX
+def test_who_has_told_all_is_not_waited_for_and_yet_does_not_stay() -> None:
+    code = """
+from classifier.beside import meanwhile
+def state(child):
+    with open(f"/proc/{child}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+with meanwhile(os.getpid, 2) as told:
+    child = told()
+until = time.monotonic() + 60
+while state(child) != "Z" and time.monotonic() < until:
+    time.sleep(0.01)
+print(state(child))
+with meanwhile(os.getpid, 2) as told:
+    print(os.path.exists(f"/proc/{child}"))
+"""
+    assert said(code) == ["Z", "False"]
+
+
+@ONLY_LINUX
 def test_all_is_done_here_where_no_process_can_be_had() -> None:
     code = """
 from classifier.beside import forked, meanwhile
