@@ -5,7 +5,8 @@ them out (who, when, which sequence numbers), one compiled loop copies the frame
 conversation to conversation: addresses, ports, randoms, and the port inside endpoint-mapper answers, on which the
 following RPC conversation of the same client then really takes place. The same options give the same bytes.
 
-Beside OUT it writes OUT.json: what is in it, kind by kind, so that a reader's answer can be checked.
+Beside OUT it writes OUT.json: what is in it, kind by kind, so that a reader's answer can be checked. With `--taps`
+packets go in turns to as many captures, OUT-1 and so on, which overlap from their first packet to their last one.
 """
 
 from __future__ import annotations
@@ -379,10 +380,10 @@ def write_frames(
     return position
 
 
-def write(path: Path, people: Cast, packets: Packets, library: Library, rng: np.random.Generator) -> int:
-    """Write the capture in order of time; returns its size."""
-    pool = np.frombuffer(OPTIONS + rng.bytes(POOL), np.uint8)
-    order = np.argsort(packets.time, kind="stable")
+def write(
+    path: Path, order: Ints, people: Cast, packets: Packets, library: Library, pool: NDArray[np.uint8]
+) -> int:
+    """Write a capture of the packets in `order`; returns its size."""
     header = np.where(library.flags == 0, UDP_HEADER, TCP_HEADER + SYN_OPTIONS * ((library.flags & SYN) > 0))
     sizes = (16 + ETHERNET + IPV4 + header[packets.step] + packets.payload)[order]
     ends = np.cumsum(sizes)
@@ -444,6 +445,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--mean-size", type=float, help="bytes of a packet on the wire, on average (470)")
     parser.add_argument("--duration", type=float, default=900.0, help="seconds in which conversations begin")
     parser.add_argument("--gap", type=float, default=15.0, help="milliseconds between packets of a conversation")
+    parser.add_argument("--taps", type=int, default=1, help="captures that packets go to in turns")
     parser.add_argument("--seed", type=int, default=1)
     parser.set_defaults(small=150.0, large=0.3)
     options = parser.parse_args(argv)
@@ -472,7 +474,10 @@ def main(argv: list[str]) -> None:
     spread_bulk(people, library, options.packets, rng)
     aim(options, people, library)
     packets = lay_out(people, library, options, rng)
-    size = write(options.output, people, packets, library, rng)
+    pool = np.frombuffer(OPTIONS + rng.bytes(POOL), np.uint8)
+    order, taps, path = np.argsort(packets.time, kind="stable"), options.taps, options.output
+    paths = [path.with_stem(f"{path.stem}-{number + 1}") for number in range(taps)] if taps > 1 else [path]
+    size = sum(write(each, order[tap::taps], people, packets, library, pool) for tap, each in enumerate(paths))
     facts = truth(people, packets, names, size)
     options.output.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
     print(

@@ -40,6 +40,18 @@ def test_size_is_as_asked(made: tuple[Path, dict[str, object]]) -> None:
     assert 430 < path.stat().st_size / 20_000 - 16 < 510
 
 
+def test_taps_share_the_packets(made: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    path, facts = made
+    make(tmp_path / "tap.pcap", "--packets", "20000", "--conversations", "1000", "--taps", "3")
+    captures = sorted(tmp_path.glob("tap-?.pcap"))
+    assert sum(capture.stat().st_size - 24 for capture in captures) == path.stat().st_size - 24
+    assert len(captures) == 3
+    both = classifier.classify(*captures), classifier.classify(path)
+    one, other = (sorted((talk.community_id, talk.bytes_to_server, talk.protocol) for talk in each) for each in both)
+    assert len(one) == facts["conversations"]
+    assert one == other
+
+
 def test_everything_in_it_is_found(made: tuple[Path, dict[str, object]]) -> None:
     path, facts = made
     kinds = facts["kinds"]
