@@ -88,7 +88,7 @@ captures = st.lists(st.lists(st.tuples(times, contents, st.integers(0, 99)), max
     capacity=st.integers(24, 400),
     long_run=st.integers(1, 12),
     block=st.integers(40, 200),
-    rows=st.integers(1, 9),
+    rows=st.integers(5, 40),
 )
 @settings(max_examples=400, deadline=None)
 def test_the_order_is_that_of_time_whatever_the_blocks(

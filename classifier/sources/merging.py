@@ -47,10 +47,9 @@ class _Open:
         """Time of its next packet."""
         return int(self.batch.columns.time[self.row])
 
-    @property
-    def rest(self) -> PacketColumns:
-        """What is still to come of the batch."""
-        return self.batch.columns.rows(self.row, self.batch.count)
+    def next_rows(self, most: int) -> PacketColumns:
+        """What comes next of the batch."""
+        return self.batch.columns.rows(self.row, min(self.row + most, self.batch.count))
 
     def run_end(self, limit: int) -> int:
         """Row behind the run of packets that are not later than limit."""
@@ -107,22 +106,28 @@ class _Mixer:
     def __init__(self) -> None:
         """What was handed out stays valid for RING - 1 further batches."""
         self._ring = cycle([(np.empty(MERGED_BLOCK, np.uint8), PacketColumns.empty(BATCH_ROWS)) for _ in range(RING)])
+        self._time, self._captured = np.empty(BATCH_ROWS, np.int64), np.empty(BATCH_ROWS, np.int32)
+        self._place = np.empty(BATCH_ROWS, np.int32)
 
     def mix(self, opened: Sequence[_Open], first: _Open, limit: int, opens: int) -> tuple[PacketBatch, _Open]:
-        """The next packets, from that of first on, until a file's batch is used up, or another file opens.
+        """The next packets, from that of first on, until a file's batch or share is used up, or another file opens.
 
         limit: time of the next packet of all others, and of their opening. Returns them, and whose the last one is.
         """
-        rests = [each.rest for each in opened]
-        ends = np.cumsum([len(rest.time) for rest in rests])
-        starts = ends - [len(rest.time) for rest in rests]
-        time = np.concatenate([rest.time for rest in rests])
-        captured = np.concatenate([rest.captured for rest in rests])
+        share = BATCH_ROWS // len(opened)  # no process has as many files open
+        coming = [each.next_rows(share) for each in opened]
+        sizes = np.array([len(rows.time) for rows in coming])
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        np.concatenate([rows.time for rows in coming], out=self._time[: ends[-1]])
+        np.concatenate([rows.captured for rows in coming], out=self._captured[: ends[-1]])
         data, columns = next(self._ring)
-        place, upto = np.empty(len(time), np.int32), starts.copy()
-        count, last = line_up(time, captured, upto, ends, opened.index(first), limit, opens, len(data), place, columns)
+        upto = starts.copy()
+        count, last = line_up(
+            self._time, self._captured, upto, ends, opened.index(first), limit, opens, len(data), self._place, columns
+        )
         for each, start, stop in zip(opened, starts.tolist(), upto.tolist(), strict=True):
-            put_in_line(each.batch.data, each.batch.columns, each.row, place, start, stop, data, columns)
+            put_in_line(each.batch.data, each.batch.columns, each.row, self._place, start, stop, data, columns)
             each.row += stop - start
         return PacketBatch(data, columns, count), opened[last]
 
@@ -144,7 +149,7 @@ def line_up(
 
     time, captured: of the packets of all files, one file behind the other; upto: where the next packet of each file
     is, moved on; ends: where its packets end. first: the file that begins; limit: time of the next packet of others.
-    No packet later than opens is taken, nor any behind the last one of a file. place[i] gets the row of packet i.
+    No packet later than opens is taken, nor any behind the last one here of a file. place[i] gets the row of packet i.
     Returns how many there are, and the file of the last one.
     """
     offset, length, _, when, _, _ = columns
