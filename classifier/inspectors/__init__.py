@@ -1,13 +1,14 @@
 """The inspectors: one protocol a module, and the order in which they are asked.
 
-`TCP` and `UDP` are the visible lists. `inspect` asks those of the transport in their order and takes the first
-evidence. The commonest stand first; a protocol that could be mistaken for another's beginning stands before it
-(RPC over HTTP and what greets with `ncacn_http` before plain RPC and HTTP, Remote Desktop among `foreign` before
-X.400), and those told by shape alone stand last.
+`TCP` and `UDP` are the visible lists. `inspect` asks those of the transport in their order, but for those whose
+`FIRST_OCTETS` say that they would refuse, and takes the first evidence. The commonest stand first; a protocol that
+could be mistaken for another's beginning stands before it (RPC over HTTP and what greets with `ncacn_http` before
+plain RPC and HTTP, Remote Desktop among `foreign` before X.400), and those told by shape alone stand last.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from classifier.inspectors import (
@@ -35,54 +36,46 @@ from classifier.inspectors import (
     tls,
     x400,
 )
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Inspect
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Inspect, Inspector
 
-TCP: Final[tuple[tuple[str, Inspect], ...]] = (
-    ("tls", tls.inspect),
-    ("smb", smb.inspect),
-    ("ncacn-http", ncacn_http.inspect),
-    ("rpc-over-http", rpc_http.inspect),
-    ("dcerpc", dcerpc.inspect),
-    ("http", http.inspect),
-    ("smtp", smtp.inspect),
-    ("ldap", ldap.inspect),
-    ("kerberos", kerberos.inspect),
-    ("pop3", pop3.inspect),
-    ("imap4", imap4.inspect),
-    ("nntp", nntp.inspect),
-    ("sip", sip.inspect),
-    ("net.tcp", net_tcp.inspect),
-    ("nego-stream", nego_stream.inspect),
-    ("link-state", link_state.inspect),
-    ("ssh", example.inspect),
-    ("foreign", foreign.inspect),
-    ("x400", x400.inspect),
-    ("dns", dns.inspect),
+TCP: Final[tuple[Inspector, ...]] = (
+    Inspector("tls", tls.inspect, tls.FIRST_OCTETS),
+    Inspector("smb", smb.inspect, smb.FIRST_OCTETS),
+    Inspector("ncacn-http", ncacn_http.inspect, ncacn_http.FIRST_OCTETS),
+    Inspector("rpc-over-http", rpc_http.inspect, rpc_http.FIRST_OCTETS),
+    Inspector("dcerpc", dcerpc.inspect, dcerpc.FIRST_OCTETS),
+    Inspector("http", http.inspect, http.FIRST_OCTETS),
+    Inspector("smtp", smtp.inspect, smtp.FIRST_OCTETS),
+    Inspector("ldap", ldap.inspect, ldap.FIRST_OCTETS),
+    Inspector("kerberos", kerberos.inspect, kerberos.FIRST_OCTETS),
+    Inspector("pop3", pop3.inspect, pop3.FIRST_OCTETS),
+    Inspector("imap4", imap4.inspect, imap4.FIRST_OCTETS),
+    Inspector("nntp", nntp.inspect, nntp.FIRST_OCTETS),
+    Inspector("sip", sip.inspect, sip.FIRST_OCTETS),
+    Inspector("net.tcp", net_tcp.inspect, net_tcp.FIRST_OCTETS),
+    Inspector("nego-stream", nego_stream.inspect, nego_stream.FIRST_OCTETS),
+    Inspector("link-state", link_state.inspect, link_state.FIRST_OCTETS),
+    Inspector("ssh", example.inspect, example.FIRST_OCTETS),
+    Inspector("foreign", foreign.inspect, foreign.FIRST_OCTETS["tcp"]),
+    Inspector("x400", x400.inspect, x400.FIRST_OCTETS),
+    Inspector("dns", dns.inspect, dns.FIRST_OCTETS),
 )
 
-UDP: Final[tuple[tuple[str, Inspect], ...]] = (
-    ("netbios-names", netbios_names.inspect),
-    ("dns", dns.inspect),
-    ("kerberos", kerberos.inspect),
-    ("ldap", ldap.inspect),
-    ("dcerpc", dcerpc.inspect),
-    ("sip", sip.inspect),
-    ("foreign", foreign.inspect),
-    ("rtp", rtp.inspect),
-    ("cluster-heartbeat", heartbeat.inspect_cluster),
-    ("new-mail", heartbeat.inspect_new_mail),
+UDP: Final[tuple[Inspector, ...]] = (
+    Inspector("netbios-names", netbios_names.inspect, netbios_names.FIRST_OCTETS),
+    Inspector("dns", dns.inspect, dns.FIRST_OCTETS),
+    Inspector("kerberos", kerberos.inspect, kerberos.FIRST_OCTETS),
+    Inspector("ldap", ldap.inspect, ldap.FIRST_OCTETS),
+    Inspector("dcerpc", dcerpc.inspect, dcerpc.FIRST_OCTETS),
+    Inspector("sip", sip.inspect, sip.FIRST_OCTETS),
+    Inspector("foreign", foreign.inspect, foreign.FIRST_OCTETS["udp"]),
+    Inspector("rtp", rtp.inspect, rtp.FIRST_OCTETS),
+    Inspector("cluster-heartbeat", heartbeat.inspect_cluster, heartbeat.FIRST_OCTETS),
+    Inspector("new-mail", heartbeat.inspect_new_mail, heartbeat.FIRST_OCTETS),
 )
 
-IN_WORDS: Final = frozenset(
-    ("ncacn-http", "rpc-over-http", "http", "smtp", "pop3", "imap4", "nntp", "sip", "link-state", "ssh")
-)
-"""Protocols whose streams begin with printable characters, or line ends, on one side at least."""
-
-_WORDS: Final = frozenset(bytes((octet,)) for octet in (9, 10, 13, *range(0x20, 0x7F))) | {b""}
-_NOT_IN_WORDS: Final = tuple(row for row in TCP if row[0] not in IN_WORDS)
-
-INSPECTORS: Final = (*TCP, *(row for row in UDP if row not in TCP))
-"""Each of them once."""
+INSPECTORS: Final = {row.name: row.inspect for row in (*TCP, *UDP)}
+"""Each of them once, by name."""
 
 PORTS: Final = (3343, 5353, 5355, *sorted(tls.BEGIN_IN_CLEAR))
 """Ports that inspectors look at: the cluster's heartbeat, multicast DNS, LLMNR, those on which TLS is asked for in
@@ -94,7 +87,7 @@ FIRST_DYNAMIC: Final = heartbeat.FIRST_DYNAMIC
 def inspect(dialogue: Dialogue) -> Evidence | Answer:
     """The first inspector's evidence; `WAIT` if none has any and one wants more bytes; else `NOT_THIS`."""
     answer: Answer = NOT_THIS
-    for _, ask in _to_ask(dialogue):
+    for ask in to_ask(dialogue):
         found = ask(dialogue)
         if isinstance(found, Evidence):
             return found
@@ -103,12 +96,37 @@ def inspect(dialogue: Dialogue) -> Evidence | Answer:
     return answer
 
 
-def _to_ask(dialogue: Dialogue) -> tuple[tuple[str, Inspect], ...]:
-    """Those that can have an answer other than `NOT_THIS`; all of the transport, where a stream begins with a hole
-    or goes on behind one."""
-    if dialogue.transport == "udp":
-        return UDP
-    for chunks in (dialogue.to_server.chunks, dialogue.to_client.chunks):
-        if chunks and (len(chunks) > 1 or chunks[0].offset or chunks[0].data[:1] in _WORDS):
-            return TCP
-    return _NOT_IN_WORDS
+def to_ask(dialogue: Dialogue) -> tuple[Inspect, ...]:
+    """Those of the transport that can have an answer other than `NOT_THIS` (`FirstOctets`), in their order."""
+    listed = _LISTED[dialogue.transport]
+    chosen = 0
+    for stream in (dialogue.to_server, dialogue.to_client):
+        if not stream.chunks:
+            continue
+        head = stream.head
+        if head:
+            chosen |= listed.by_octet[head[0]]
+        in_one = dialogue.transport == "udp" or len(stream.chunks) == 1
+        if not (head and in_one and stream.started):
+            chosen |= listed.resuming
+    return listed.choose(chosen or listed.resuming)
+
+
+class _Listed:
+    """The list of one transport, with what is known of first octets. In a choice, bit n stands for row n."""
+
+    def __init__(self, rows: tuple[Inspector, ...]) -> None:
+        self.rows = rows
+        self.by_octet = [0] * 256
+        self.resuming = 0
+        for bit, row in enumerate(rows):
+            for octet in row.first.octets:
+                self.by_octet[octet] |= 1 << bit
+            self.resuming |= row.first.resumes << bit
+        self.choose = cache(self._choose)
+
+    def _choose(self, chosen: int) -> tuple[Inspect, ...]:
+        return tuple(row.inspect for bit, row in enumerate(self.rows) if chosen >> bit & 1)
+
+
+_LISTED: Final = {"tcp": _Listed(TCP), "udp": _Listed(UDP)}

@@ -10,6 +10,9 @@ It has three answers:
 * `WAIT`: what is there fits, but is too short to be sure (at the end of a capture: not enough);
 * `NOT_THIS`: the payload is another protocol.
 
+Beside `inspect` each module says with which first octets one of the first two is possible (`FirstOctets`). It isn't
+asked about others, which is sooner done.
+
 The same bytes in any segmentation, order or duplication give the same answer, because the
 streams are put in order before an inspector sees them. A hole in a stream is told (two
 chunks that do not touch); an inspector resynchronises behind it or stops there, and says
@@ -202,3 +205,28 @@ NOT_THIS: Final = Answer.NOT_THIS
 
 Inspect = Callable[[Dialogue], "Evidence | Answer"]
 """What each module in this package offers under the name `inspect`."""
+
+
+class FirstOctets(NamedTuple):
+    """What each module says beside its `inspect` under the name `FIRST_OCTETS`: when it need not be asked.
+
+    octets: where both sides begin with others, the answer is `NOT_THIS`. A side begins with the octet at offset 0 of
+    its stream, or with that of its first datagram; one that says nothing begins with none. Too many cost a bit of
+    time, too few lose conversations.
+    resumes: it can have another answer where the beginning of a stream is missing, and behind a hole.
+    """
+
+    octets: bytes
+    resumes: bool = False
+
+
+ANY_OCTET: Final = FirstOctets(bytes(range(256)), resumes=True)
+"""For protocols that may begin with anything, such as a random number or a length."""
+
+
+class Inspector(NamedTuple):
+    """One row of the lists of inspectors; name: as people call it, which is often the protocol's word."""
+
+    name: str
+    inspect: Inspect
+    first: FirstOctets

@@ -23,6 +23,7 @@ from classifier.inspectors.base import (
     Answer,
     Dialogue,
     Evidence,
+    FirstOctets,
     Handout,
     Interface,
     Place,
@@ -57,6 +58,10 @@ class Findings:
     encryption: str | None = None
     limited: bool = False
     protocol: str = "dcerpc"
+
+
+FIRST_OCTETS: Final = FirstOctets(b"\5\4", resumes=True)
+"""The protocol's version over a connection, and in datagrams (C706 sections 12.6.3.1 and 12.5.2.1)."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
+from classifier.inspectors.base import ANY_OCTET, NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
 from classifier.inspectors.reading import Signs
 
 _header = Struct(">HHHHHH").unpack_from
@@ -53,6 +53,10 @@ def _plausible(data: bytes, at: int) -> bool:
         and data[at + 4] == 0
         and data[at + 5] <= _MAX_QUESTIONS
     )
+
+
+FIRST_OCTETS: Final = ANY_OCTET
+"""The high half of a random number, or of a length in a stream."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from classifier.inspectors import der
-from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, Place, Side
+from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, FirstOctets, Place, Side
 
 Test = Callable[[bytes], bool]
 
 
 class Foreign(NamedTuple):
     """client, server: what proves the protocol in the first bytes (datagram) of that side; None proves nothing.
+    first: the octets that these may begin with.
 
     Where the two tests differ, the one that holds tells the orientation.
     """
 
     protocol: str
-    transport: str
+    transport: Literal["tcp", "udp"]
+    first: bytes
     client: Test | None
     server: Test | None = None
 
@@ -42,6 +44,9 @@ def _is_remote_desktop(data: bytes) -> bool:
         return False
     whole = data[: int.from_bytes(data[2:4], "big")]
     return b"Cookie: mstshash=" in whole or b"Cookie: msts=" in whole or whole[-8:-4] == b"\1\0\x08\0"
+
+
+_WITH_NTP_VERSION: Final = bytes(octet for octet in range(256) if octet & 0x38)
 
 
 def _is_ntp_request(data: bytes) -> bool:
@@ -113,31 +118,57 @@ def _is_dhcp(data: bytes, operation: int) -> bool:
 
 
 FOREIGN: Final = (
-    Foreign("rdp", "tcp", _is_remote_desktop),
+    Foreign("rdp", "tcp", b"\3", _is_remote_desktop),
     Foreign(
         "ftp",
         "tcp",
+        b"FSAU2",
         _begins(
             rb"(?:FEAT|SYST|AUTH (?:TLS|SSL)|USER [^\r\n]{1,64}\r?\nPASS [^\r\n]{0,64}\r?\n(?:SYST|TYPE|PWD|PASV))\b"
         ),
         _begins(rb"220[ -](?:[^\r\n]{0,200}(?:FTP|FileZilla)|.{0,600}?\n331[ -])"),
     ),
-    Foreign("telnet", "tcp", _begins(rb"(?:\xff[\xfb-\xfe][\x00-\x31]|\xff\xfa[^\xff]{1,64}\xff\xf0){1,}")),
+    Foreign("telnet", "tcp", b"\xff", _begins(rb"(?:\xff[\xfb-\xfe][\x00-\x31]|\xff\xfa[^\xff]{1,64}\xff\xf0){1,}")),
     Foreign(
         "x11",
         "tcp",
+        b"lB\0\1\2",
         _begins(rb"(?:l\0\x0b\0[\0-\1]\0|B\0\0\x0b\0[\0-\1])"),
         _begins(rb"[\0-\2].(?:\x0b\0\0\0|\0\x0b\0\0)..(?!\0\0\0\0)"),
     ),
-    Foreign("quic", "udp", _is_quic),
-    Foreign("dhcp", "udp", lambda data: _is_dhcp(data, 1), lambda data: _is_dhcp(data, 2)),
-    Foreign("snmp", "udp", lambda d: _snmp_pdu(d) in (0xA0, 0xA1, 0xA3, 0xA5, 0x30), lambda d: _snmp_pdu(d) == 0xA2),
-    Foreign("ssdp", "udp", _begins(rb"(?:M-SEARCH|NOTIFY) \* HTTP/1\.[01]\r\n"), _begins(rb"HTTP/1\.[01] 200 ")),
-    Foreign("stun", "udp", lambda d: _is_stun(d) and not d[0] & 1, lambda d: _is_stun(d) and bool(d[0] & 1)),
-    Foreign("rtcp", "udp", _is_rtcp),
-    Foreign("ntp", "udp", _is_ntp_request, _is_ntp_answer),
+    Foreign("quic", "udp", bytes(range(0x80, 0x100)), _is_quic),
+    Foreign("dhcp", "udp", b"\1\2", lambda data: _is_dhcp(data, 1), lambda data: _is_dhcp(data, 2)),
+    Foreign(
+        "snmp",
+        "udp",
+        b"\x30",
+        lambda data: _snmp_pdu(data) in (0xA0, 0xA1, 0xA3, 0xA5, 0x30),
+        lambda data: _snmp_pdu(data) == 0xA2,
+    ),
+    Foreign(
+        "ssdp",
+        "udp",
+        b"MNH",
+        _begins(rb"(?:M-SEARCH|NOTIFY) \* HTTP/1\.[01]\r\n"),
+        _begins(rb"HTTP/1\.[01] 200 "),
+    ),
+    Foreign(
+        "stun",
+        "udp",
+        bytes(range(0x40)),
+        lambda data: _is_stun(data) and not data[0] & 1,
+        lambda data: _is_stun(data) and bool(data[0] & 1),
+    ),
+    Foreign("rtcp", "udp", bytes(range(0x80, 0xC0)), _is_rtcp),
+    Foreign("ntp", "udp", _WITH_NTP_VERSION, _is_ntp_request, _is_ntp_answer),
 )
 """X11's client says its byte order and protocol 11; its server's answer has the same number (X protocol, 8)."""
+
+FIRST_OCTETS: Final = {
+    transport: FirstOctets(b"".join(row.first for row in FOREIGN if row.transport == transport))
+    for transport in ("tcp", "udp")
+}
+"""By transport."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

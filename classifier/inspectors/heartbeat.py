@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
+from classifier.inspectors.base import ANY_OCTET, NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
 
 _CLUSTER_PORT: Final = 3343
 _MAX_HEARTBEAT: Final = 512
@@ -20,6 +20,8 @@ _LOOKED_AT: Final = 16
 _CONTEXT_SIZE: Final = 8
 FIRST_DYNAMIC: Final = 1024
 """Where ports begin that are not given to a service by IANA (RFC 6335 section 6: system ports end at 1023)."""
+
+FIRST_OCTETS: Final = ANY_OCTET
 
 
 def inspect_cluster(dialogue: Dialogue) -> Evidence | Answer:

@@ -12,11 +12,12 @@ from base64 import b64decode
 from binascii import Error
 from collections.abc import Iterator
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Final, NamedTuple
 
 from classifier import limits
 from classifier.inspectors import gssapi
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place, Side, Stream
 from classifier.inspectors.reading import Headers, Signs, headers, text
 
 _REQUEST: Final = re.compile(rb"([A-Z][A-Z_-]{1,30}) ([^\r\n]{1,8000}) HTTP/[12]\.[01]\r?\n")
@@ -117,6 +118,10 @@ def opens(client: bytes, server: bytes) -> bool:
 
 def _opens(data: bytes) -> bool:
     return bool(data) and (b"HTTP/".startswith(data[:5]) or _REQUEST_BEGINS.match(data) is not None)
+
+
+FIRST_OCTETS: Final = FirstOctets(ascii_uppercase.encode(), resumes=True)
+"""Verbs; a status line."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

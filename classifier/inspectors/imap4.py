@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from itertools import islice
+from string import ascii_letters, digits
 from typing import Final
 
 from classifier import limits
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets
 from classifier.inspectors.logins import Session
 from classifier.inspectors.reading import lines, talk, text
 
@@ -36,6 +37,10 @@ def opens(client: bytes, server: bytes) -> bool:
 def _is_command(data: bytes) -> bool:
     found = _OPENING.match(data)
     return found is not None and found[2].upper() in _COMMANDS
+
+
+FIRST_OCTETS: Final = FirstOctets(b"*.$_-" + (digits + ascii_letters).encode())
+"""Untagged answers; tags."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

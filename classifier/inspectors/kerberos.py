@@ -10,7 +10,7 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import der, gssapi
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place, Side
 from classifier.inspectors.reading import Signs, text
 
 _AS_REQ, _AS_REP, _TGS_REQ, _TGS_REP, _ERROR = 0x6A, 0x6B, 0x6C, 0x6D, 0x7E
@@ -22,7 +22,7 @@ _MAX_MESSAGES: Final = 64
 
 def opens(client: bytes, server: bytes) -> bool:
     """Whether a datagram, or a stream behind its four octets of length, begins with a message of the KDC exchange."""
-    return any(_kind(data, 0) or _kind(data, 4) for data in (client, server))
+    return any(_kind(data, 0) or (data[:1] == b"\0" and _kind(data, 4)) for data in (client, server))
 
 
 def _kind(data: bytes, at: int) -> int:
@@ -36,6 +36,10 @@ def _kind(data: bytes, at: int) -> int:
     version = data[sequence[1] : sequence[1] + 5]
     first = 0xA1 if data[at] in _REQUESTS else 0xA0
     return data[at] if version == bytes((first, 3, 2, 1, 5)) else 0
+
+
+FIRST_OCTETS: Final = FirstOctets(bytes((0, *_REQUESTS, *_ANSWERS)))
+"""The length of a message in a stream; the tag of one in a datagram."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

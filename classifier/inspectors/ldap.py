@@ -14,7 +14,7 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import der, gssapi, sasl, tls
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place, Side
 from classifier.inspectors.reading import Talk, talk, text
 
 _BIND, _BIND_ANSWER, _SEARCH, _ENTRY, _EXTENDED, _EXTENDED_ANSWER = 0x60, 0x61, 0x63, 0x64, 0x77, 0x78
@@ -91,6 +91,10 @@ def _old_kerberos_wrapping(data: bytes, at: int) -> str | None:
     if body[:2] != b"\x02\x01":
         return None
     return "sasl-sign" if body[4:6] == b"\xff\xff" else "sasl-seal"
+
+
+FIRST_OCTETS: Final = FirstOctets(b"\x30\0")
+"""The tag of an LDAPMessage; the length of a SASL buffer, which is below `_MAX_BUFFER`."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

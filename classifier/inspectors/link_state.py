@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place
 from classifier.inspectors.reading import talk, text
 
 _GREETING: Final = re.compile(rb"(?:\{[0-9a-fA-F]{1,8}\} ?)?[^\r\n]{0,200}NODEINFO[^\r\n]{0,400}")
@@ -19,7 +19,10 @@ _BEGINS: Final = re.compile(rb"(?:\{[0-9a-fA-F]{1,8}\} ?)?(?:220 [^\r\n]{0,150})
 
 def opens(client: bytes, server: bytes) -> bool:
     """Whether either side begins with NODEINFO behind an optional length in braces."""
-    return any(data[:1] in (b"{", b"N", b"2") and _BEGINS.match(data) for data in (client, server))
+    return any(_BEGINS.match(data) for data in (client, server))
+
+
+FIRST_OCTETS: Final = FirstOctets(b"{N2")
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -10,9 +10,22 @@ from dataclasses import replace
 from typing import Final
 
 from classifier.inspectors import dcerpc, epm
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Chunk, Dialogue, Evidence, Place, Side, Stream
+from classifier.inspectors.base import (
+    NOT_THIS,
+    WAIT,
+    Answer,
+    Chunk,
+    Dialogue,
+    Evidence,
+    FirstOctets,
+    Place,
+    Side,
+    Stream,
+)
 
 GREETING: Final = b"ncacn_http/1.0"
+
+FIRST_OCTETS: Final = FirstOctets(GREETING[:1])
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -11,7 +11,7 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import gssapi
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place
 from classifier.inspectors.reading import Talk, talk
 
 DONE, ERROR, IN_PROGRESS = 0x14, 0x15, 0x16
@@ -56,6 +56,9 @@ def _is_frame(data: bytes, at: int) -> bool:
 def _is_begun(data: bytes) -> bool:
     """Whether this is too short to tell, and could become a frame."""
     return len(data) < 13 and data[0] in (DONE, ERROR, IN_PROGRESS) and b"\1\0".startswith(data[1:3])
+
+
+FIRST_OCTETS: Final = FirstOctets(bytes((DONE, ERROR, IN_PROGRESS)))
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from classifier.inspectors import nego_stream, tls
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place
 from classifier.inspectors.reading import Talk, talk, text
 
 _VERSION, _MODE, _VIA, _KNOWN_ENCODING, _EXTENSIBLE_ENCODING = 0, 1, 2, 3, 4
@@ -36,6 +36,9 @@ class _Preamble:
 def opens(client: bytes, server: bytes) -> bool:
     """Whether either side begins with the version and mode records."""
     return any(data[:4] == _PREAMBLE[: len(data[:4])] and data[:1] == b"\0" for data in (client, server))
+
+
+FIRST_OCTETS: Final = FirstOctets(_PREAMBLE[:1])
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

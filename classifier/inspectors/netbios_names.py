@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence, Place, Side
+from classifier.inspectors.base import ANY_OCTET, NOT_THIS, Answer, Dialogue, Evidence, Place, Side
 from classifier.inspectors.reading import Signs
 
 _QUESTION_TYPES: Final = (b"\0\x20", b"\0\x21")
@@ -29,6 +29,10 @@ def _name_at(data: bytes) -> int | None:
         return 12
     datagram = len(data) >= 47 and data[0] in _DATAGRAMS and data[14] == 0x20
     return 14 if datagram and _HALF_OCTETS.issuperset(data[15:47]) else None
+
+
+FIRST_OCTETS: Final = ANY_OCTET
+"""Names are asked for under a random number."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -21,6 +21,9 @@ _LENGTHS: Final = {
 }  # fmt: skip
 """Lengths that each kind of control frame can have (RFC 1002 sections 4.3.2 to 4.3.6)."""
 
+KINDS: Final = (MESSAGE, *_LENGTHS)
+"""First octets of frames."""
+
 _SMB: Final = re.compile(rb"\x00[\x00-\xff]{3}[\xfc-\xff]SMB")
 _SMB_MAGIC: Final = frozenset({b"\xffSMB", b"\xfeSMB", b"\xfdSMB", b"\xfcSMB"})
 

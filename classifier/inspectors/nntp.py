@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final
 
 from classifier import limits
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets
 from classifier.inspectors.logins import Session
 from classifier.inspectors.reading import lines, talk, text
 
@@ -31,6 +31,10 @@ _OPENING: Final = re.compile(
 def opens(client: bytes, server: bytes) -> bool:
     """Whether one side begins with a reply code, or with a command that only NNTP has."""
     return any(_REPLY.match(data) or _OPENING.match(data) for data in (client, server))
+
+
+FIRST_OCTETS: Final = FirstOctets(b"12345MACITGXLmacitgxl")
+"""Reply codes; the commands of `_OPENING`."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final
 
 from classifier import limits
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets
 from classifier.inspectors.logins import Session
 from classifier.inspectors.reading import lines, talk, text
 
@@ -30,6 +30,10 @@ _COMMANDS: Final = frozenset(
 def opens(client: bytes, server: bytes) -> bool:
     """Whether one side begins with +OK or -ERR, or with a command of POP3."""
     return any(data[:3] in (b"+OK", b"-ER") or _OPENING.match(data) for data in (client, server))
+
+
+FIRST_OCTETS: Final = FirstOctets(b"+-UASCuasc")
+"""Answers; the commands of `_OPENING`."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

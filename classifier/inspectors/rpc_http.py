@@ -17,7 +17,18 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import association, dcerpc, gssapi, http, sasl
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Handout, Place, Side, Stream
+from classifier.inspectors.base import (
+    NOT_THIS,
+    WAIT,
+    Answer,
+    Dialogue,
+    Evidence,
+    FirstOctets,
+    Handout,
+    Place,
+    Side,
+    Stream,
+)
 from classifier.inspectors.carried import Carried
 from classifier.inspectors.ncacn_http import GREETING
 from classifier.inspectors.reading import Signs, text
@@ -79,6 +90,10 @@ class ChannelEvidence(Evidence):
 
     virtual_connection: str = ""
     channel: Channel | None = field(default=None, compare=False)
+
+
+FIRST_OCTETS: Final = FirstOctets(b"RH")
+"""The three verbs; a status line."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

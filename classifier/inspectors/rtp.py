@@ -8,7 +8,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place, Side, Stream
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place, Side, Stream
 from classifier.inspectors.reading import Signs
 
 _header = Struct(">BBHII").unpack_from
@@ -37,6 +37,10 @@ def opens(client: bytes, server: bytes) -> bool:
 
 def _plausible(data: bytes) -> bool:
     return len(data) > 12 and data[0] & 0xC0 == 0x80 and data[1] & 0x7F not in _RTCP_TYPES
+
+
+FIRST_OCTETS: Final = FirstOctets(bytes(range(0x80, 0xC0)))
+"""Version 2."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

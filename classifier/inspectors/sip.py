@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from string import ascii_letters
 from typing import Final, Literal
 
 from classifier import limits
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Handout, Place, Side
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Handout, Place, Side
 from classifier.inspectors.reading import Headers, Signs, headers, text
 
 _REQUEST: Final = re.compile(rb"([A-Z]{3,12}) (sips?:[^\s]{1,1000}|tel:[^\s]{1,200}) SIP/2\.0\r?\n", re.I)
@@ -48,6 +49,10 @@ class _Call:
 def opens(client: bytes, server: bytes) -> bool:
     """Whether one side begins with a request to a sip: or tel: address, or with a SIP status line."""
     return any(_BEGINS.match(data.lstrip(b"\r\n")) for data in (client[:64], server[:64]))
+
+
+FIRST_OCTETS: Final = FirstOctets(b"\r\n" + ascii_letters.encode())
+"""Methods and status lines, and the line ends that may precede them (RFC 3261 section 7.5)."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -9,10 +9,14 @@ association.
 
 from __future__ import annotations
 
+from typing import Final
+
 from classifier.inspectors import dcerpc, smb1, smb2
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Side, Stream
-from classifier.inspectors.netbios_session import SESSION_REQUEST, Frame, find_frame, frames, name, opening
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Side, Stream
+from classifier.inspectors.netbios_session import KINDS, SESSION_REQUEST, Frame, find_frame, frames, name, opening
 from classifier.inspectors.pipes import Session
+
+FIRST_OCTETS: Final = FirstOctets(bytes(KINDS), resumes=True)
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

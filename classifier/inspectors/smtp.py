@@ -15,7 +15,7 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import sasl, tls
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place
 from classifier.inspectors.reading import Talk, lines, talk, text
 
 _VERBS: Final = frozenset(
@@ -67,6 +67,10 @@ def opens(client: bytes, server: bytes) -> bool:
 
 def _is_reply(data: bytes) -> bool:
     return data[:1] in (b"2", b"3", b"4", b"5") and (data[1:3] + b"00")[:2].isdigit() and data[3:4] in (b" ", b"-", b"")
+
+
+FIRST_OCTETS: Final = FirstOctets(b"2345EHLMRSXehlmrsx")
+"""Reply codes; the commands of `_OPENING`."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

@@ -16,7 +16,7 @@ from typing import Final
 
 from classifier import limits
 from classifier.inspectors import certificates, cipher_suites
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, Place
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets, Place
 from classifier.inspectors.reading import Talk, talk, text
 
 VERSIONS: Final = {
@@ -98,7 +98,11 @@ def _opens(data: bytes) -> bool:
     return (data[:2] in _RECORD_STARTS) or (len(data) > 2 and data[0] & 0x80 != 0 and data[2] == _CLIENT_HELLO)
 
 
-_RECORD_STARTS: Final = frozenset(bytes((kind, 3)) for kind in (20, 21, 22, 23)) | {b"\x16"}
+_RECORD_TYPES: Final = bytes(range(20, 24))
+_RECORD_STARTS: Final = frozenset(bytes((kind, 3)) for kind in _RECORD_TYPES) | {b"\x16"}
+
+FIRST_OCTETS: Final = FirstOctets(_RECORD_TYPES + bytes(range(0x80, 0x100)))
+"""Content types; the high half of an SSL 2.0 record's length, with its highest bit set."""
 
 BEGIN_IN_CLEAR: Final = frozenset((21, 25, 110, 119, 143, 389, 587, 3268))
 """Ports where a client asks for TLS first (STARTTLS, STLS, AUTH TLS): records without a beginning don't say how."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from classifier import limits
-from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence
+from classifier.inspectors.base import NOT_THIS, WAIT, Answer, Dialogue, Evidence, FirstOctets
 from classifier.inspectors.reading import Talk, talk, text
 
 CONNECT, CONFIRM, DATA = 0xE0, 0xD0, 0xF0
@@ -39,6 +39,10 @@ def _tpdu(data: bytes, at: int) -> int:
     length, header = data[at + 2] << 8 | data[at + 3], data[at + 4]
     code = data[at + 5] & 0xF0
     return code if code in (CONNECT, CONFIRM, DATA) and 2 <= header <= length - 5 else 0
+
+
+FIRST_OCTETS: Final = FirstOctets(b"\3")
+"""TPKT's version."""
 
 
 def inspect(dialogue: Dialogue) -> Evidence | Answer:

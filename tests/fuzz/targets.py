@@ -266,7 +266,7 @@ TARGETS = {
         Target("packets", run_packets, packet_seeds, HEADERS),
         *(
             Target(name, partial(run_inspector, ask), partial(dialogue_seeds, ask))
-            for name, ask in inspectors.INSPECTORS
+            for name, ask in inspectors.INSPECTORS.items()
         ),
     )
 }

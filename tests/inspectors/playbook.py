@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from classifier import limits
-from classifier.inspectors.base import Answer, Chunk, Dialogue, Evidence, Stream
+from classifier.inspectors import TCP, UDP, to_ask
+from classifier.inspectors.base import NOT_THIS, Answer, Chunk, Dialogue, Evidence, Stream
 from classifier.model import AUTHENTICATIONS, ENCRYPTIONS, PROTOCOLS
 
 
@@ -56,3 +57,10 @@ def check(found: Evidence | Answer, dialogue: Dialogue) -> None:
         assert 0 <= thing.place.offset <= end, thing
     assert all(sign.field and sign.value and len(sign.value) <= limits.MAX_TEXT for sign in found.signs)
     assert all(0 < handout.port < 65536 for handout in found.handouts)
+
+
+def check_who_is_not_asked(dialogue: Dialogue) -> None:
+    """They would have refused, in this dialogue: their `FIRST_OCTETS` are true."""
+    asked = to_ask(dialogue)
+    for row in TCP if dialogue.transport == "tcp" else UDP:
+        assert row.inspect in asked or row.inspect(dialogue) is NOT_THIS, row.name

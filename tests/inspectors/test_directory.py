@@ -153,6 +153,12 @@ def framed(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
+def test_kerberos_behind_a_length_that_no_message_has() -> None:
+    data = framed(kdc_request(0x6C, (b"SMTPSVC", b"hub")))
+    assert isinstance(kerberos.inspect(tcp(data)), Evidence)
+    assert kerberos.inspect(tcp(b"\1" + data[1:])) is NOT_THIS
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_kerberos(turned: bool) -> None:
     request, answer = kdc_request(0x6C, (b"SMTPSVC", b"hub.contoso.com")), kdc_answer(0x6D)

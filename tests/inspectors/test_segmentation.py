@@ -15,12 +15,12 @@ import pytest
 from formats import frame, pcap
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspectors.playbook import check
-from inspectors.spoken import CLIENT, TALKS, Said, Talk
+from inspectors.playbook import check, check_who_is_not_asked
+from inspectors.spoken import CLIENT, SERVER, TALKS, Said, Talk
 from test_reassembly import ACK, FIN, PSH, SYN, Segment, packet
 
 import classifier
-from classifier.inspectors import INSPECTORS, TCP, UDP, inspect
+from classifier.inspectors import INSPECTORS, inspect
 from classifier.inspectors.base import NOT_THIS, Answer, Evidence
 from classifier.limits import SPAN_WINDOW_NS
 from classifier.result import Result
@@ -35,11 +35,11 @@ def named(talk: Talk) -> str:
 
 
 def own(talk: Talk) -> Any:
-    return dict(TCP if talk.transport == "tcp" else UDP)[talk.inspector]
+    return INSPECTORS[talk.inspector]
 
 
 def test_every_inspector_has_a_sample() -> None:
-    assert {talk.inspector for talk in TALKS} == {name for name, _ in INSPECTORS}
+    assert {talk.inspector for talk in TALKS} == set(INSPECTORS)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -84,6 +84,16 @@ def test_a_beginning_is_waited_for_or_recognised_and_stays_so(talk: Talk, data: 
                 assert not recognised, size
                 assert size < ENOUGH or found is not NOT_THIS, size
     assert recognised <= {whole.protocol, talk.inspector}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("talk", TALKS, ids=named)
+def test_who_is_not_asked_about_a_beginning_would_have_refused_it(talk: Talk, turned: bool) -> None:
+    """Wherever it is cut, with both sides or one alone."""
+    for size in range(sum(len(each.data) for each in talk.said) + 1):
+        said = beginning(talk, size)
+        for heard in (said, *([each for each in said if each.by == by] for by in (CLIENT, SERVER))):
+            check_who_is_not_asked(talk.dialogue(heard, turned=turned))
 
 
 def segments(talk: Talk, chance: random.Random | None) -> Iterator[Segment]:
