@@ -216,7 +216,13 @@ KEEP_RPC: Final = 256 * KIB
 The middle of long stubs takes no memory (`streams`)."""
 
 KEEP_PIPE: Final = 1 * MIB
-"""Per direction, of SMB: a named pipe may be opened after other work."""
+"""Per direction, of SMB: a named pipe may be opened after other work. The inside of long messages that nobody reads
+takes no memory (`streams`), but counts: a stream of files has as many zeros for its inspector."""
+
+PIPE_MESSAGE: Final = 8 * KIB
+"""Longest SMB message kept whole because its data may be the rest of an RPC PDU whose beginning came before. PDUs have
+up to 5,840 octets in all practice (rpcrt4's max_xmit_frag; 4,280 in most pipes), though their length field has 16 bits;
+what begins with a PDU is kept whole however long it is."""
 
 KEEP_EPM: Final = 4 * MIB
 """Per direction, of conversations with port 135 or 593: read to their end in all practice."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, memory
-from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, move, u16, u32, u64
+from classifier.compiled import Record, Records, copy, i32, i64, inlined, kernel, move, on_stack, u16, u32, u64
 from classifier.headers import TCP, UDP
 
 FLOW: Final = np.dtype(
@@ -34,10 +34,10 @@ FLOW: Final = np.dtype(
 """One direction of a conversation.
 
 Offsets count stream bytes from the first one seen; start_offset is where the stream really begins (its
-SYN may arrive late). record: where its next TLS record or RPC PDU begins, -1 if that is not known. body: where
-the stub of the present PDU begins, 0 if it is worth keeping. head0, head1: its first 16 bytes, big-endian, as
-far as head_mask's bits say. first_segment, last_segment, hole: 1 + index into the store's segments and holes, 0
-for none.
+SYN may arrive late). record: where its next TLS record, RPC PDU or SMB message begins, -1 if that is not known. body:
+where what nobody reads of the present PDU or message begins, 0 if all of it is worth keeping. head0, head1: its first
+16 bytes, big-endian, as far as head_mask's bits say. first_segment, last_segment, hole: 1 + index into the store's
+segments and holes, 0 for none.
 """
 
 SEGMENT: Final = np.dtype(
@@ -55,6 +55,10 @@ Its memory is mapped and zero, and grows with what is used."""
 
 STUB_HEAD, STUB_TAIL, STUB_WORTH_BLANKING = 40, 160, 256
 """Of a PDU's stub its beginning, and its end with the verifiers, are kept ([MS-RPCE] 2.2.2.11, 2.2.2.13)."""
+
+MESSAGE_HEAD, MESSAGE_WORTH_BLANKING = 160, 512
+"""Of a long SMB message that nobody reads its beginning is kept: the headers, the parameters of a READ or WRITE, and
+the 16 octets of its data that tell whether that is RPC (SMB 2 has the longest: 132 in all)."""
 
 HOLE: Final = np.dtype([("start", np.int64), ("end", np.int64), ("next", np.int32)], align=True)
 """Stream bytes [start, end) that have not arrived."""
@@ -75,6 +79,7 @@ LIMITED: Final = 256  # bytes seen but not kept
 TRUNCATED: Final = 512  # bytes cut off by the snap length
 ENOUGH: Final = 1024  # all that can be read was kept: what follows is encrypted
 READ: Final = 2048  # was read when it was over, and its bytes given back
+PIPED: Final = 4096  # an SMB message had RPC in it
 
 
 class Store(NamedTuple):
@@ -170,10 +175,11 @@ def _fill_holes(flow: Record, store: Store, start: int, end: int) -> int:
 
 @kernel
 def _starts_earlier(flow: Record, store: Store, offset: int) -> None:
-    """The stream begins at offset, before what was seen of it: what lies between is a gap until it arrives."""
+    """The stream begins at offset, before what was seen of it: what lies between is a gap until it arrives. Where its
+    records begin is not known any more."""
     _open_hole(flow, store, offset, flow.start_offset)
     flow.missed += flow.start_offset - offset
-    flow.start_offset = offset
+    flow.start_offset, flow.record = offset, -1
 
 
 @kernel
@@ -185,7 +191,8 @@ def start_of_stream(flow: Record, store: Store, sequence: int) -> None:
         offset = flow.next_offset + distance(sequence, flow.next_sequence)
         if offset < flow.start_offset:
             _starts_earlier(flow, store, offset)
-        flow.start_offset = offset
+        elif offset > flow.start_offset:
+            flow.start_offset, flow.record = offset, -1
     flow.flags |= BASED | STARTED
 
 
@@ -308,9 +315,17 @@ def _encrypted_now(flow: Record, data: NDArray[np.uint8], position: int, length:
 def _note(
     flow: Record, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
 ) -> None:
-    """Append a segment to the flow. position: where its bytes are in data, -1 for bytes that nobody reads."""
+    """Append a segment to the flow. position: where its bytes are in data, -1 for bytes that nobody reads; they make a
+    segment before them that is of that kind longer."""
     counters = store.counters
-    if length <= 0 or counters[SEGMENTS] == len(store.segments):
+    if length <= 0:
+        return
+    if position < 0 and flow.last_segment:
+        last = store.segments[flow.last_segment - 1]
+        if last.arena == 0 and last.offset + last.length == offset and last.length + length <= BLANKS:
+            last.length += length
+            return
+    if counters[SEGMENTS] == len(store.segments):
         return
     arena = i64(0)
     if position >= 0:
@@ -370,6 +385,129 @@ def _keep_pdus(
 
 
 @kernel
+def _message_head(
+    flow: Record, store: Store, data: NDArray[np.uint8], shift: int, at: int, end: int, head: NDArray[np.int64]
+) -> int:
+    """Copy the beginning of the message at flow.record to head, zeros behind it.
+
+    data[at + shift:end + shift] are the stream's bytes [at, end). If the message begins before them, the segment noted
+    last has to reach from there to here. Returns how many octets there are, -1 if it doesn't.
+    """
+    begin, before = i64(flow.record), i64(0)
+    head[:] = 0
+    if begin < at:
+        if flow.last_segment == 0:
+            return -1
+        last = store.segments[flow.last_segment - 1]
+        first = last.offset - flow.start_offset
+        if first > begin or first + last.length < at:
+            return -1
+        before = last.arena - first
+    known = min(end - begin, MESSAGE_HEAD)
+    for i in range(known):
+        place = begin + i
+        head[i] = store.arena[place + before] if place < at else data[place + shift]
+    return known
+
+
+@inlined
+def _begins_pdu(head: NDArray[np.int64], at: int) -> bool:
+    """Whether an RPC PDU may begin at that octet of a message (C706 section 12.6.3.1), or lies too far to be seen."""
+    return at + 3 > MESSAGE_HEAD or (head[at] == 5 and head[at + 1] <= 1 and head[at + 2] <= 20)
+
+
+# What is in an SMB message: nothing that is read, something, data that may be RPC's, RPC.
+UNREAD, TOLD, DATA, RPC = 0, 1, 2, 3
+
+
+@kernel
+def _in_smb2(head: NDArray[np.int64]) -> int:
+    """What is in an SMB 2 message behind its NetBIOS header ([MS-SMB2] 2.2.1, 2.2.20, 2.2.21, 2.2.31)."""
+    command, reply = head[16], head[20] & 1
+    if head[24] | head[25] | head[26] | head[27]:  # NextCommand: others follow
+        return TOLD
+    if command == (8 if reply else 9):  # READ, WRITE
+        return RPC if _begins_pdu(head, 4 + head[70] + (head[71] << 8)) else DATA
+    if command == 11 and head[72] == 0x17 and head[73] == 0xC0 and head[74] == 0x11:  # IOCTL: FSCTL_PIPE_TRANSCEIVE
+        return RPC
+    return TOLD if command in (0, 1, 3, 5, 11) else UNREAD  # those that `inspectors.smb2` reads
+
+
+@kernel
+def _in_smb1(head: NDArray[np.int64]) -> int:
+    """What is in an SMB 1 message behind its NetBIOS header ([MS-CIFS] 2.2.3.1, 2.2.4.33, 2.2.4.42, 2.2.4.43)."""
+    command, reply = head[8], head[13] & 0x80
+    if command == (0x2E if reply else 0x2F):  # READ_ANDX, WRITE_ANDX
+        if head[37] != 0xFF:  # AndXCommand: others follow
+            return TOLD
+        field = 49 if reply else 59
+        length = 2 if not reply and head[51] & 0x0C == 0x0C else 0  # in raw mode a message's length precedes it
+        return RPC if _begins_pdu(head, 4 + head[field] + (head[field + 1] << 8) + length) else DATA
+    if command == 0x25:  # TRANSACTION
+        return RPC
+    return TOLD if command in (0x2D, 0x72, 0x73, 0x75, 0xA2) else UNREAD  # those that `inspectors.smb1` reads
+
+
+@kernel
+def _worth_of_message(flow: Record, head: NDArray[np.int64], size: int) -> int:
+    """How many octets of a NetBIOS session message are worth keeping, from its head; 0 if it is none with SMB in it.
+
+    size: of the message with its header (RFC 1002 section 4.3.1, [MS-SMB2] 2.1). Data of a flow that had RPC before may
+    be the rest of a PDU.
+    """
+    if head[0] != 0:
+        return size if 0x81 <= head[0] <= 0x85 else 0
+    version = head[4]
+    if version < 0xFC or head[5] != 0x53 or head[6] != 0x4D or head[7] != 0x42:  # "SMB"
+        return 0
+    holds = UNREAD  # encrypted or compressed
+    if version >= 0xFE:
+        holds = _in_smb2(head) if version == 0xFE else _in_smb1(head)
+    if holds == RPC:
+        flow.flags |= PIPED
+    elif holds == DATA and flow.flags & PIPED and size <= limits.PIPE_MESSAGE:
+        holds = TOLD
+    whole = holds in (RPC, TOLD) or size < MESSAGE_HEAD + MESSAGE_WORTH_BLANKING
+    return size if whole else MESSAGE_HEAD
+
+
+@kernel
+def _keep_messages(
+    flow: Record, store: Store, data: NDArray[np.uint8], position: int, offset: int, length: int, frame: int, time: int
+) -> None:
+    """Keep a segment of SMB without the inside of long messages that nobody reads: files, listings, cipher text.
+
+    Behind a hole that takes the beginning of a message away all is kept.
+    """
+    head = on_stack(MESSAGE_HEAD)
+    start = flow.start_offset
+    at, end, shift = offset - start, offset - start + length, position - (offset - start)
+    noted = at
+    while at < end:
+        if at <= flow.record:
+            stop = min(end, flow.record)
+            first = max(at, flow.body)
+            if flow.body and first < stop:
+                _note(flow, store, data, noted + shift, noted + start, first - noted, frame, time)
+                _note(flow, store, data, -1, first + start, stop - first, frame, time)
+                noted = stop
+            at = stop
+            if at == end:
+                break
+        known = _message_head(flow, store, data, shift, at, end, head)
+        size = 4 + (head[1] << 16 | head[2] << 8 | head[3])
+        if 0 <= known < min(size, MESSAGE_HEAD):  # it goes on in the next segment
+            break
+        worth_keeping = _worth_of_message(flow, head, size) if known > 0 else i64(0)
+        if worth_keeping == 0:
+            flow.record = -1
+            break
+        flow.body = flow.record + worth_keeping if worth_keeping < size else 0
+        flow.record += size
+    _note(flow, store, data, noted + shift, noted + start, end - noted, frame, time)
+
+
+@kernel
 def keep_payload(
     data: NDArray[np.uint8],
     position: int,
@@ -424,6 +562,8 @@ def keep_payload(
             return
     if kind == TCP and flow.record >= 0 and keep == limits.KEEP_RPC:
         _keep_pdus(flow, store, data, position, offset, wanted, frame, time)
+    elif kind == TCP and flow.record >= 0 and keep == limits.KEEP_PIPE:
+        _keep_messages(flow, store, data, position, offset, wanted, frame, time)
     else:
         _note(flow, store, data, position, offset, wanted, frame, time)
 

@@ -1,4 +1,4 @@
-"""Counts of conversations are tshark's, and RPC stubs that are not kept tell inspectors nothing."""
+"""Counts of conversations are tshark's, and what is not kept of RPC and SMB tells inspectors nothing."""
 
 from __future__ import annotations
 
@@ -169,12 +169,17 @@ def joined(first: int, pieces: list[tuple[int, bytes]]) -> bytes:
     return stream
 
 
-def rpc_dialogues(path: Path) -> Iterator[tuple[Dialogue, Dialogue]]:
-    """Each association as the product keeps it, and with all its bytes."""
+def kept_in_part(stream: Stream) -> bool:
+    """Whether it opens with a protocol of which not all first bytes are kept: RPC, or SMB behind a NetBIOS length."""
+    return stream.head[:1] == b"\x05" or stream.head[5:8] == b"SMB" or stream.head[:1] in (b"\x81", b"\x82")
+
+
+def rpc_and_smb(path: Path) -> Iterator[tuple[Dialogue, Dialogue]]:
+    """Each association and SMB session as the product keeps it, and with all its bytes."""
     streams: dict[tuple[int, int], bytes] = {}
     for dialogue in dialogues(path):
         both = dialogue.to_server, dialogue.to_client
-        if dialogue.transport != "tcp" or not any(stream.head[:1] == b"\x05" for stream in both):
+        if dialogue.transport != "tcp" or not any(map(kept_in_part, both)):
             continue
         streams = streams or sent(path)
         ports = dialogue.client_port, dialogue.server_port
@@ -189,14 +194,16 @@ def rpc_dialogues(path: Path) -> Iterator[tuple[Dialogue, Dialogue]]:
 
 
 @shared.needed
-def test_what_is_kept_of_real_associations_tells_what_all_of_it_tells() -> None:
-    compared, blanked, wrong = 0, 0, []
+def test_what_is_kept_of_real_associations_and_sessions_tells_what_all_of_it_tells() -> None:
+    compared, blanked, wrong = Counter[str](), Counter[str](), []
     for name in shared.captures("real"):
-        for kept, whole in rpc_dialogues(shared.FOLDER / name):
-            compared += 1
-            blanked += kept != whole
+        for kept, whole in rpc_and_smb(shared.FOLDER / name):
+            carrier = "rpc" if b"\x05" in (kept.to_server.head[:1], kept.to_client.head[:1]) else "smb"
+            compared[carrier] += 1
+            blanked[carrier] += kept != whole
             if told(inspectors.inspect(kept)) != told(inspectors.inspect(whole)):
                 wrong.append((name, kept.client_port, kept.server_port))
-    print(f"{compared} associations of real captures, {blanked} of them not kept whole")
-    assert blanked
+    print(f"of real captures {dict(compared)}; not kept whole: {dict(blanked)}")
+    assert blanked["rpc"]
+    assert blanked["smb"]
     assert wrong == []
