@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple
 
 from classifier import limits
@@ -83,7 +82,7 @@ def _endpoint(floors: list[bytes]) -> tuple[Literal["tcp", "udp", "http"] | None
         if kind in TRANSPORTS and len(right) == 2 and transport is None:
             transport, port = TRANSPORTS[kind], int.from_bytes(right, "big")
         elif kind == IP_ADDRESS and len(right) == 4 and not address:
-            address = str(IPv4Address(bytes(right)))
+            address = ".".join(map(str, right))
     return transport, port, address
 
 
