@@ -1,7 +1,8 @@
 """Captures in formats of others, turned into pcapng by Wireshark's tools while they are read.
 
 Owns which formats those are. Wireshark takes many things for captures, and text for some; only formats that hold
-packets of networks are converted. Nothing is written to disk. Must not know pcapng.
+packets of networks are converted. Nothing is written to disk. Must not know pcapng. What runs the tools is loaded when
+they are needed: packets are waited for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Final
 
-from classifier import tools
 from classifier.errors import MissingToolError, UsageError
 
 FORMATS: Final = frozenset(
@@ -31,6 +31,8 @@ none. A file of a folder is taken for a capture by its first bytes alone."""
 
 def format_of(path: str) -> str | None:
     """Which of the formats a file has. Raises MissingToolError without the tool that tells."""
+    from classifier import tools
+
     try:
         told = tools.run("captype", path).strip().rpartition(": ")[2]
     except MissingToolError:
@@ -46,6 +48,8 @@ def as_pcapng(path: str, form: str) -> Iterator[IO[bytes]]:
 
     Of ERF, which has its own link type, Ethernet records are of use.
     """
+    from classifier import tools
+
     link = ("-T", "ether") if form == "erf" else ()
     with tools.output("editcap", "-F", "pcapng", *link, path, "-") as stream:
         yield stream
