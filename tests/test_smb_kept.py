@@ -150,14 +150,16 @@ def test_the_same_is_kept_however_it_is_cut(tmp_path: Path, messages: list[Messa
 def test_no_more_is_blanked_of_small_segments_out_of_order_or_lost(
     tmp_path: Path, messages: list[Message], lengths: list[int], chance: random.Random
 ) -> None:
-    messages = opened([message for message in messages if len(message.data) < 5000])
+    messages = opened([message for message in messages if len(message.data) < 2000][:3])
     whole, least = b"".join(message.data for message in messages), kept(messages)
     syn, *packets = segments(whole, lengths)
+    late = chance.random() < 0.3
+    first = int(late)  # behind many packets a SYN opens another stream, and this one begins with what was seen of it
+    if len(packets) > 1 and chance.random() < 0.5:
+        packets.pop(chance.randrange(first, len(packets)))
     for _ in range(chance.randint(0, 3)):
         packets.insert(chance.randrange(len(packets)), packets.pop(chance.randrange(len(packets))))
-    if len(packets) > 1 and chance.random() < 0.5:
-        packets.pop(chance.randrange(len(packets)))
-    packets.insert(chance.choice((0, 0, len(packets))), syn)
+    packets.insert(len(packets) if late else 0, syn)
     stream = read_stream(read(tmp_path / "x.pcap", packets).store, 0, TCP)
     for chunk in stream.chunks:
         for at, octet in enumerate(chunk.data, chunk.offset):
