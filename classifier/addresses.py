@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,8 @@ def _intern(
     return known
 
 
-class Addresses(NamedTuple):
+@dataclass(frozen=True)
+class Addresses:
     """texts: distinct addresses; a, b: int32, number of each conversation's two addresses."""
 
     texts: list[str]
@@ -54,8 +57,47 @@ class Addresses(NamedTuple):
         a, b = np.empty(count, np.int32), np.empty(count, np.int32)
         high, low = np.empty(2 * count, np.uint64), np.empty(2 * count, np.uint64)
         known = int(_intern(rows, count, a, b, high, low, np.zeros(1 << (4 * count + 15).bit_length(), np.int32)))
-        texts = [text(*words) for words in zip(high[:known].tolist(), low[:known].tolist(), strict=True)]
-        return cls(texts, a, b)
+        return cls(_texts(high[:known], low[:known]), a, b)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each address."""
+        return {text: number for number, text in enumerate(self.texts)}
+
+
+_LONGEST_V4: Final = len("255.255.255.255\n")
+
+
+@kernel
+def _spell_v4(high: NDArray[np.uint64], low: NDArray[np.uint64], out: NDArray[np.uint8]) -> int:
+    """Lines of text, empty ones for addresses of IPv6. out: has room for _LONGEST_V4 each. Returns how much is used."""
+    used = 0
+    for number in range(len(high)):
+        if high[number] == u64(0) and low[number] >> u64(32) == u64(_V4_MAPPED):
+            for shift in range(24, -8, -8):
+                octet = i64((low[number] >> u64(shift)) & u64(255))
+                if octet >= 100:
+                    out[used] = 48 + octet // 100
+                    used += 1
+                if octet >= 10:
+                    out[used] = 48 + octet // 10 % 10
+                    used += 1
+                out[used] = 48 + octet % 10
+                out[used + 1] = 46  # "."
+                used += 2
+            used -= 1
+        out[used] = 10
+        used += 1
+    return used
+
+
+def _texts(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> list[str]:
+    """Addresses as `text` writes them."""
+    out = np.empty(_LONGEST_V4 * len(high) + 1, np.uint8)
+    texts = out[: int(_spell_v4(high, low, out))].tobytes().decode().split("\n")[:-1]
+    for number in [number for number, line in enumerate(texts) if not line]:
+        texts[number] = text(int(high[number]), int(low[number]))
+    return texts
 
 
 def text(high: int, low: int) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.conversations import missed
+from classifier.conversations import STATES, missed
 from classifier.expectations import Observed, Remark
-from classifier.fields import Coded, Framed, Hole
+from classifier.fields import Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
 from classifier.hosts import UNKNOWN, Host
 from classifier.inspectors.base import Evidence, Place
@@ -36,10 +36,10 @@ class Audit(NamedTuple):
 
 
 def audit(
-    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
+    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
     rules: Sequence[FindingRule], frames: Frames,
 ) -> Audit:  # fmt: skip
-    """Check every distinct set of facts once. states: the column `conn_state`."""
+    """Check every distinct set of facts once. states: into `STATES`."""
     facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
     checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
@@ -78,10 +78,10 @@ class _Columns:
     roles that make no difference for a label (`Judgement.asked`)."""
 
     def __init__(
-        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: Coded,
+        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
         rules: Sequence[FindingRule], frames: Frames,
     ) -> None:  # fmt: skip
-        self._labels, self._scene, self._states = labels, scene, states.values
+        self._labels, self._scene = labels, scene
         asked = {name for rule in rules for test in (*rule.when, *rule.unless) for name in test if name not in FACTS}
         asked.add("ldap.base-dn")
         self._seen, self._remarks = Distinct[Seen](), Distinct[tuple[Remark, ...]]()
@@ -92,7 +92,7 @@ class _Columns:
         self.columns = (
             labels.codes.astype(np.int64),
             seen_of[scene.inspection.codes],
-            states.codes.astype(np.int64),
+            states.astype(np.int64),
             source_of[tenants.client],
             source_of[tenants.server],
             network_of[scene.sides.client],
@@ -111,7 +111,7 @@ class _Columns:
         said = "nothing" if silent else "something"
         return Observed(
             self._labels.facts_of(index), self._labels.decisions[label], authentication, encryption, tls_version,
-            self._states[state], said, _CERTIFICATES[certificate], signs, _SOURCES[client], _SOURCES[server],
+            STATES[state], said, _CERTIFICATES[certificate], signs, _SOURCES[client], _SOURCES[server],
             self._networks.values[from_], self._networks.values[to], self._remarks.values[remarks],
         )  # fmt: skip
 

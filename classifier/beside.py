@@ -162,6 +162,29 @@ def forked(make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]
     return None
 
 
+def soon(work: Callable[[], _R], jobs: int) -> Callable[[], _R]:
+    """Have work done by a thread, where two jobs may be done at a time: what waits for its outcome, or else does it.
+
+    For what machine code does outside of Python's lock. An error there is met again by who asks for the outcome.
+    """
+    if jobs == 1:
+        return work
+    done: list[_R] = []
+
+    def do() -> None:
+        with suppress(Exception):
+            done.append(work())
+
+    thread = threading.Thread(target=do, name="exflow-kernels", daemon=True)
+    thread.start()
+
+    def outcome() -> _R:
+        thread.join()
+        return done[0] if done else work()
+
+    return outcome
+
+
 @contextmanager
 def meanwhile(work: Callable[[], _R], jobs: int) -> Iterator[Callable[[], _R]]:
     """A context in which work is done by a forked process, where there can be one: what waits for its outcome, or else

@@ -7,13 +7,14 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classifier import testimony
 from classifier.community_id import community_ids
-from classifier.conversations import STATES, connection_states, tallies
+from classifier.conversations import STATES, ConversationTable, connection_states, tallies
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import TCP, Encapsulations
 from classifier.hosts import Host
@@ -25,22 +26,35 @@ from classifier.rulebook import Rulebook
 from classifier.verdicts import Decision
 
 
+class Counted(NamedTuple):
+    """What kernels alone make of conversations: their Community IDs, `STATES` and `tallies`."""
+
+    community_ids: NDArray[np.bytes_]
+    states: NDArray[np.int32]
+    tallies: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: ConversationTable, client: NDArray[np.int8]) -> Self:
+        """client: as of `connection_states`."""
+        return cls(community_ids(table.rows, table.count), connection_states(table, client), tallies(table, client))
+
+
 def of_scene(
     scene: Scene,
     labels: Labels,
     resolved: Resolved,
     tenants: Tenants,
     hosts: Sequence[Host],
-    states: Coded,
+    counted: Counted,
     interfaces: Interfaces,
     frames: Frames,
     encapsulations: Encapsulations,
 ) -> dict[str, Column]:
-    """All columns of `fields.FIELDS` but the findings, which are `audit`'s. states: the column `conn_state`."""
+    """All columns of `fields.FIELDS` but the findings, which are `audit`'s. counted: of the same table."""
     told = testimony.Told.of(scene, resolved, frames)
     return {
-        **_identity(scene, interfaces, frames),
-        **_counts(scene, states),
+        **_identity(scene, interfaces, frames, counted),
+        **_counts(counted),
         **_encapsulation(scene, encapsulations),
         **_of_evidence(scene, "protocol"),
         "rpc_interfaces": _rpc_interfaces(scene, frames),
@@ -55,18 +69,13 @@ def of_scene(
 # ---- who, when, how much -----------------------------------------------------------------------
 
 
-def states(scene: Scene) -> Coded:
-    """The column `conn_state`."""
-    return Coded(connection_states(scene.table, scene.orientation.client), list(STATES))
-
-
-def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str, Column]:
+def _identity(scene: Scene, interfaces: Interfaces, frames: Frames, counted: Counted) -> dict[str, Column]:
     count = scene.table.count
     rows = scene.table.rows[:count]
     texts: list[Any] = scene.addresses.texts
     return {
         "id": Numbers(rows["number"] + 1),
-        "community_id": Texts(community_ids(scene.table.rows, count)),
+        "community_id": Texts(counted.community_ids),
         "file": Coded((rows["first_frame"] // frames.BLOCK).astype(np.int32), list(frames.files)),
         "first_frame": Numbers(rows["first_frame"] % frames.BLOCK),
         "last_frame": Numbers(rows["last_frame"] % frames.BLOCK),
@@ -81,16 +90,14 @@ def _identity(scene: Scene, interfaces: Interfaces, frames: Frames) -> dict[str,
     }
 
 
-def _counts(scene: Scene, states: Coded) -> dict[str, Column]:
-    to_server, to_client, bytes_to_server, bytes_to_client, duplicates, lost = map(
-        Numbers, tallies(scene.table, scene.orientation.client)
-    )
+def _counts(counted: Counted) -> dict[str, Column]:
+    to_server, to_client, bytes_to_server, bytes_to_client, duplicates, lost = map(Numbers, counted.tallies)
     return {
         "packets_to_server": to_server,
         "packets_to_client": to_client,
         "bytes_to_server": bytes_to_server,
         "bytes_to_client": bytes_to_client,
-        "conn_state": states,
+        "conn_state": Coded(counted.states, list(STATES)),
         "duplicate_packets": duplicates,
         "missed_bytes": lost,
     }

@@ -17,7 +17,7 @@ from classifier import acquaintance, audit, columns, decryption, labelling, tool
 from classifier.acceptance import Acceptance, load_acceptances
 from classifier.addresses import Addresses
 from classifier.assembly import Assembling, Assembly, Departed
-from classifier.beside import meanwhile
+from classifier.beside import meanwhile, soon
 from classifier.crew import Crew
 from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
@@ -178,6 +178,7 @@ def conclude(
     labelling.learn(scene)
     labelling.orient_by_announcement(scene)
     scene.sides = Sides.of(table, addresses, orientation)
+    counting = soon(partial(columns.Counted.of, table, orientation.client), jobs)
     resolved = labelling.resolve(scene)
     grounds = Grounds.of(scene, resolved)
     tenants = scene.tenants()
@@ -185,7 +186,9 @@ def conclude(
     hosts = acquaintance.meet(scene, tenants, first, remembered)
     labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
     rules = (*load_findings(rulebook), *policy)
-    table_columns, verdicts = _told(scene, labels, resolved, tenants, hosts, rules, captures, assembly, jobs)
+    table_columns, verdicts = _told(
+        scene, labels, resolved, tenants, hosts, rules, captures, assembly, counting(), jobs
+    )  # fmt: skip
     return Result(
         table_columns,
         verdicts=verdicts,
@@ -204,14 +207,14 @@ def conclude(
 
 def _told(
     scene: Scene, labels: Labels, resolved: Resolved, tenants: Tenants, hosts: Sequence[Host],
-    rules: Sequence[FindingRule], captures: CaptureSet, assembly: Assembly, jobs: int,
+    rules: Sequence[FindingRule], captures: CaptureSet, assembly: Assembly,
+    counted: columns.Counted, jobs: int,
 ) -> tuple[dict[str, Column], dict[str, int]]:  # fmt: skip
     """All columns, and the verdicts of an audit, which is made meanwhile."""
-    states = columns.states(scene)
-    audit_all = partial(audit.audit, scene, labels, tenants, hosts, states, rules, captures.frames)
+    audit_all = partial(audit.audit, scene, labels, tenants, hosts, counted.states, rules, captures.frames)
     with meanwhile(audit_all, jobs) as audit_told:
         table_columns = columns.of_scene(
-            scene, labels, resolved, tenants, hosts, states, captures.interfaces, captures.frames,
+            scene, labels, resolved, tenants, hosts, counted, captures.interfaces, captures.frames,
             assembly.encapsulations,
         )  # fmt: skip
         audited = audit_told()

@@ -131,10 +131,6 @@ class Scene:
         """The hosts behind the addresses, by the present orientation."""
         return Tenants.of(self.table, self.addresses, self.sides)
 
-    def transport(self, index: int) -> str:
-        """tcp or udp."""
-        return "tcp" if self.table.rows["protocol"][index] == TCP else "udp"
-
     def number(self, index: int) -> int:
         """Number of the conversation in the run, which its id and announcements name."""
         return int(self.table.rows["number"][index])
@@ -145,10 +141,6 @@ class Scene:
         order = np.argsort(own, kind="stable")
         place = np.minimum(np.searchsorted(own, numbers, sorter=order), len(own) - 1)
         return np.where(own[order[place]] == numbers, order[place], -1).tolist() if len(own) else [-1] * len(numbers)
-
-    def server(self, index: int) -> str:
-        """Address of the server."""
-        return self.addresses.texts[self.sides.server[index]]
 
     def with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Conversations whose evidence has what is wanted (asked once for each distinct evidence)."""
@@ -225,11 +217,14 @@ def learn(scene: Scene) -> None:
     """Enter into the endpoint map what every conversation handed out or bound."""
     inspection, sides = scene.inspection, scene.sides
     rows = scene.having(lambda entry: entry.handouts or entry.interfaces)
-    ports = 2 * sides.server_port + (scene.table.rows["protocol"][: scene.table.count] != TCP)
-    alike, first = distinct_rows(
-        (inspection.codes[rows].astype(np.int64), sides.server[rows].astype(np.int64), ports[rows])
-    )
-    claims = [list(_claims(scene, row)) for row in rows[first].tolist()]
+    ports = 2 * sides.server_port[rows] + (scene.table.rows["protocol"][rows] != TCP)
+    speakers = inspection.codes[rows].astype(np.int64), sides.server[rows].astype(np.int64), ports
+    alike, first = distinct_rows(speakers)
+    distinct = zip(*(column[first].tolist() for column in speakers), strict=True)
+    claims = [
+        list(_claims(inspection.found[code], scene.addresses.texts[server], port, scene.inventory))
+        for code, server, port in distinct
+    ]
     sizes = np.array([len(each) for each in claims], np.int64)
     claim = members(sizes, alike)
     index = np.repeat(rows, sizes[alike])
@@ -240,30 +235,29 @@ def learn(scene: Scene) -> None:
     scene.endpoint_map.settle()
 
 
-def _claims(scene: Scene, index: int) -> Iterator[tuple[Claim, Place]]:
-    """What a conversation hands out or binds, and where it says so."""
-    evidence = scene.inspection.evidence(index)
-    if evidence is None:
+def _claims(said: object, server: str, port: int, inventory: Inventory) -> Iterator[tuple[Claim, Place]]:
+    """What a conversation hands out or binds, and where it says so. port: of the server, twice, and 1 for UDP."""
+    if not isinstance(said, Evidence):
         return
-    for handout in evidence.handouts:
-        server = _server_of(scene, index, handout)
-        if server and 0 < handout.port < 65_536:
+    for handout in said.handouts:
+        owner = _owner(server, handout, inventory)
+        if owner and 0 < handout.port < 65_536:
             transport = "udp" if handout.transport == "udp" else "tcp"
             yield Claim(
-                server, transport, handout.port, handout.uuid, handout.version, handout.kind, handout.address,
+                owner, transport, handout.port, handout.uuid, handout.version, handout.kind, handout.address,
                 handout.annotation, over_http=handout.transport == "http",
             ), handout.place  # fmt: skip
-    server, transport, port = scene.server(index), scene.transport(index), int(scene.sides.server_port[index])
-    for interface in evidence.interfaces if port not in MAPPERS else ():
+    transport = "udp" if port & 1 else "tcp"
+    for interface in said.interfaces if port >> 1 not in MAPPERS else ():
         if interface.accepted and not interface.via:
-            yield Claim(server, transport, port, interface.uuid, interface.version, "bind"), interface.place
+            yield Claim(server, transport, port >> 1, interface.uuid, interface.version, "bind"), interface.place
 
 
-def _server_of(scene: Scene, index: int, handout: Handout) -> str:
+def _owner(server: str, handout: Handout, inventory: Inventory) -> str:
     """Whose port it is. RPC hands out ports of the host that answers; SIP, SDP and proxies name another one."""
     if handout.kind in ("sdp", "sip-redirect", "rpc-proxy"):
-        return reachable(handout.address) or scene.inventory.address_of(handout.host)
-    return scene.server(index)
+        return reachable(handout.address) or inventory.address_of(handout.host)
+    return server
 
 
 Answer = tuple[frozenset[tuple[str, str]], str]
@@ -375,7 +369,7 @@ def _known_ports(
 
     address, port: of all conversations; besides: ports that are not looked up.
     """
-    numbers = {text: number for number, text in enumerate(scene.addresses.texts)}
+    numbers = scene.addresses.numbers
     known = [
         ((numbers[server] << 17) | (port << 1) | (transport == "udp"), index)
         for index, (server, transport, port) in enumerate(scene.endpoint_map.endpoints)

@@ -9,13 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from classifier.beside import Ahead
+from classifier.beside import Ahead, soon
+from classifier.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
@@ -37,6 +39,25 @@ def said(code: str, *arguments: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_work_done_soon_has_its_outcome_or_its_error(jobs: int) -> None:
+    threads: list[str] = []
+
+    def work() -> int:
+        threads.append(threading.current_thread().name)
+        return 7
+
+    outcome = soon(work, jobs)
+    assert outcome() == outcome() == 7
+    assert (threads[0] == "MainThread") == (jobs == 1)
+
+    def fail() -> int:
+        raise UsageError("no such column")
+
+    with pytest.raises(UsageError, match="no such column"):
+        soon(fail, jobs)()
 
 
 @ONLY_LINUX
