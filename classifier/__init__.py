@@ -8,7 +8,8 @@
 The house, in the order in which its rooms may import each other:
 
     errors limits model fields   the exceptions, every bound, the nouns, every column
-    compiled memory beside       how kernels are compiled and kept; what several processes share, and make ahead
+    keeping compiled             what runs keep for the next ones; how kernels are compiled
+    memory beside                what several processes share, and make ahead
     packets addresses sources/   captures -> batches of packets, in columns
     headers fragments            links, tunnels, IP, TCP and UDP -> one row about the innermost segment
     streams conversations        -> the table of conversations and the first bytes of each direction

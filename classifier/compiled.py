@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import keeping
 from classifier.machine_code import Code
 
 Record: TypeAlias = Any
@@ -71,8 +72,7 @@ def _folder() -> Path:
     digest = hashlib.sha256(f"{np.__version__} {sys.version_info[:2]} {_processor()} {checks}".encode())
     for text in texts:
         digest.update(text)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "exflow" / f"kernels-{digest.hexdigest()[:16]}"
+    return keeping.folder() / f"kernels-{digest.hexdigest()[:16]}"
 
 
 def _processor() -> str:
@@ -144,13 +144,14 @@ class Kernel:
         name = f"{self.function.__module__}.{self.function.__qualname__}"
         path = FOLDER / f"{name}-{hashlib.sha256(_spelled(form).encode()).hexdigest()[:12]}.kernel"
         if CACHED and path.exists():
-            return Code.kept(path)
+            code: Code = keeping.kept(path)
+            return code
         from classifier.compiling import compile_kernel
 
         code = compile_kernel(self, arguments)
         if CACHED:
             with suppress(OSError):  # a full disk: the next run compiles once more
-                code.save(path)
+                keeping.save(path, code)
         return code
 
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
-import pickle
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -102,16 +99,3 @@ class Code(NamedTuple):
     kind: str
     width: int
     machine: Image | ObjectFile
-
-    def save(self, path: Path) -> None:
-        """Keep it; other processes see all of it or nothing. Raises OSError."""
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(pickle.dumps(self))
-        draft.replace(path)
-
-    @classmethod
-    def kept(cls, path: Path) -> Code:
-        """What `save` kept. Raises FileNotFoundError."""
-        code = pickle.loads(path.read_bytes())
-        assert isinstance(code, cls)
-        return code

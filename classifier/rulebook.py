@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import tomli
 
+from . import errors, keeping
 from .errors import RulebookError
 from .model import PROTOCOLS, RESOLUTION_KINDS, ROLES, VERSIONS
 from .rules import (
@@ -47,6 +48,9 @@ __all__ = [
 
 _Made = TypeVar("_Made")
 
+_Contents = tuple[tuple[str, bytes | str], ...]
+"""Names of files, and what is in them, or why it can't be read."""
+
 
 def find_directory() -> Path:
     """The signatures shipped with this package: inside it in a wheel, beside it in a checkout."""
@@ -60,9 +64,24 @@ def find_directory() -> Path:
 def load(directory: Path | None = None) -> Rulebook:
     """All signatures of a directory (default: those shipped).
 
+    Those shipped are read once (`keeping`), as long as neither they nor what reads them change.
     Raises RulebookError, whose text lists every issue with file and line.
     """
-    rulebook, issues = read(directory)
+    if directory is not None:
+        return _whole(*read(directory))
+    where = find_directory()
+    return _shipped(where, _contents(where))
+
+
+@lru_cache(maxsize=1)
+def _shipped(where: Path, contents: _Contents) -> Rulebook:
+    readers = [Path(errors.__file__).with_name(name).read_bytes() for name in ("model.py", "rules.py", "rulebook.py")]
+    files = [text.encode() if isinstance(text, str) else text for file in contents for text in file]
+    made_from = keeping.mark([str(where).encode(), str(sys.version_info).encode(), *readers, *files])
+    return keeping.remembered("signatures", made_from, lambda: _whole(*_read(where, contents)))
+
+
+def _whole(rulebook: Rulebook, issues: Sequence[Issue]) -> Rulebook:
     if issues:
         raise RulebookError("the signatures have issues:\n" + "\n".join(map(str, issues)))
     return rulebook
@@ -73,12 +92,16 @@ def read(directory: Path | None = None) -> tuple[Rulebook, list[Issue]]:
     where = directory or find_directory()
     if not where.is_dir():
         raise RulebookError(f"{where}: not a directory of signatures")
-    rulebook, issues = _read(where, tuple((path.name, _content(path)) for path in sorted(where.glob("*.toml"))))
+    rulebook, issues = _read(where, _contents(where))
     return rulebook, list(issues)
 
 
+def _contents(where: Path) -> _Contents:
+    return tuple((path.name, _content(path)) for path in sorted(where.glob("*.toml")))
+
+
 @lru_cache(maxsize=2)
-def _read(where: Path, contents: tuple[tuple[str, bytes | str], ...]) -> tuple[Rulebook, tuple[Issue, ...]]:
+def _read(where: Path, contents: _Contents) -> tuple[Rulebook, tuple[Issue, ...]]:
     """The same from the names and contents of its files. Who classifies again needs no new one if nothing changed."""
     if not contents:
         raise RulebookError(f"{where}: no .toml file in it")
@@ -167,8 +190,8 @@ class _Reader:
         self.act_names = frozenset(acts)
         roles = self._named(jobs.get("roles", []), self._role)
         return Rulebook(
-            MappingProxyType(paths), MappingProxyType(services), interfaces, tuple(rules.values()),
-            dedicated, disowning, self.sign_fields, directory, MappingProxyType(acts), tuple(roles.values()),
+            paths, services, interfaces, tuple(rules.values()),
+            dedicated, disowning, self.sign_fields, directory, acts, tuple(roles.values()),
         )  # fmt: skip
 
     def _named(self, files: Sequence[_File], make: Callable[[_Table], _Made]) -> dict[str, _Made]:

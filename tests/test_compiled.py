@@ -15,10 +15,10 @@ import pytest
 from llvmlite import binding
 from numpy.typing import NDArray
 
-from classifier import compiled
+from classifier import compiled, keeping
 from classifier.compiled import Kernel, copy, i64, kernel, u64
 from classifier.compiling import compile_kernel, laid_out
-from classifier.machine_code import Code, Image, ObjectFile
+from classifier.machine_code import Image, ObjectFile
 
 BEYOND = '''
 import sys
@@ -135,10 +135,10 @@ def test_machine_code_is_loaded_with_and_without_llvm(
     def call(function: Kernel, *arguments: Any) -> Any:
         code = compile_kernel(function, arguments)
         assert isinstance(code.machine, Image if system == "linux" else ObjectFile)
-        code.save(tmp_path / "one.kernel")
+        keeping.save(tmp_path / "one.kernel", code)
         kind, words = list[Any](), list[bytes]()
         compiled._lay_out(arguments, kind, words)
-        return compiled._callable("one", Code.kept(tmp_path / "one.kernel"))(b"".join(words))
+        return compiled._callable("one", keeping.kept(tmp_path / "one.kernel"))(b"".join(words))
 
     data = np.arange(1, 201, dtype=np.uint8)
     assert call(_spread, data, 100, 77) == (9, 1)

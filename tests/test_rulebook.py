@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,47 @@ def test_signatures_are_read_again_only_when_they_changed(copy: Path) -> None:
     file.write_text("[broken")
     with pytest.raises(RulebookError):
         rulebook.load(copy)
+
+
+def told(value: object) -> object:
+    """What a rulebook or a part of it says; patterns are equal only to themselves."""
+    if isinstance(value, Rulebook):
+        return told({each.name: getattr(value, each.name) for each in fields(value)})
+    if isinstance(value, rules.Pattern):
+        return value.text
+    if isinstance(value, Mapping):
+        return {name: told(each) for name, each in value.items()}
+    return [told(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def test_shipped_signatures_are_kept_for_the_next_run(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(copy.parent))
+    monkeypatch.setattr(rulebook, "find_directory", lambda: copy)
+    readings: list[Path] = []
+    reading = rulebook._read
+
+    def read(where: Path, contents: tuple[tuple[str, bytes | str], ...]) -> tuple[Rulebook, tuple[Issue, ...]]:
+        readings.append(where)
+        return reading(where, contents)
+
+    def load() -> Rulebook:
+        """As a run does that has just begun."""
+        rulebook._shipped.cache_clear()
+        return rulebook.load()
+
+    monkeypatch.setattr(rulebook, "_read", read)
+    made, kept = load(), load()
+    assert readings == [copy]
+    assert made is not kept
+    assert told(made) == told(kept)
+    file = copy / "services.toml"
+    file.write_text(file.read_text() + "\n# a word more\n")
+    assert told(load()) == told(made)
+    assert readings == [copy] * 2
+    file.write_text("[broken")
+    for _ in range(2):
+        with pytest.raises(RulebookError):
+            load()
 
 
 def test_no_directory_is_an_error_for_people(tmp_path: Path) -> None:
