@@ -1,11 +1,12 @@
 """Conversations → labels: the steps from an assembly to a result, and what of all that is asked for before.
 
-The only module that knows their order.
+The only module that knows their order. It loads what decrypts where something is to be decrypted, as few captures are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -13,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier import acquaintance, audit, columns, decryption, labelling, tools
+from classifier import acquaintance, audit, columns, labelling
 from classifier.acceptance import Acceptance, load_acceptances
 from classifier.addresses import Addresses
 from classifier.assembly import Assembling, Assembly, Departed
 from classifier.beside import meanwhile, soon
 from classifier.crew import Crew
-from classifier.decryption import Insides
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
 from classifier.fields import Column
 from classifier.findings import FindingRule, load_findings, load_policy
 from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
-from classifier.inspection import Reading
+from classifier.inspection import Inspection, Reading
 from classifier.labelling import Grounds, Labels, Resolved, Scene, Sides, Tenants
 from classifier.model import VERSIONS
 from classifier.orientation import first_look
@@ -39,6 +39,10 @@ from classifier.sources import STDIN, CaptureSet
 from classifier.streams import LIMITED_BYTES, LOST_HOLES
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from classifier.decryption import Insides
     from classifier.pipeline import Settings
 
 
@@ -69,8 +73,14 @@ class Knowledge:
             EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap(),
             policy,
             load_acceptances(settings.accept, known) if settings.accept else (),
-            decryption.keylog(settings.keylog) if settings.keylog else b"",
+            _keys(settings.keylog) if settings.keylog else b"",
         )
+
+
+def _keys(path: Path) -> bytes:
+    from classifier import decryption
+
+    return decryption.keylog(path)
 
 
 def classified(assembling: Assembling, knowledge: Knowledge, again: Callable[[], Assembling]) -> Result:
@@ -80,12 +90,11 @@ def classified(assembling: Assembling, knowledge: Knowledge, again: Callable[[],
     """
     keys = knowledge.keys
     if keys:
-        tools.find("tshark")
-        if STDIN in assembling.captures.names:
-            raise UsageError("standard input can't be decrypted: it can't be read a second time; name a file")
+        _check_usable(assembling.captures)
     with Crew(assembling.jobs) as crew:
         reading = read(assembling, knowledge.rulebook, crew)
-        captures, insides, told = assembling.captures, Insides(), dict[str, int]()
+        captures, told = assembling.captures, dict[str, int]()
+        insides: Insides | None = None
         if keys or captures.secrets:
             told = _unusable(captures)
             if not told:
@@ -118,29 +127,38 @@ def _concluded(assembling: Assembling, known: Knowledge, reading: Reading, insid
     )  # fmt: skip
 
 
+def _check_usable(captures: CaptureSet) -> None:
+    """Raise UsageError where keys can't be used."""
+    from classifier import tools
+
+    if STDIN in captures.names:
+        raise UsageError("standard input can't be decrypted: it can't be read a second time; name a file")
+    tools.find("tshark")
+
+
 def _unusable(captures: CaptureSet) -> dict[str, int]:
     """Why keys that a capture brings along can't be used; empty if they can."""
     try:
-        if STDIN in captures.names:
-            raise UsageError("standard input can't be read a second time")
-        tools.find("tshark")
+        _check_usable(captures)
     except UsageError as error:
         return {f"blocks of session keys not used: {error}": len(captures.secrets)}
     return {}
 
 
-def _decrypted(first: Result, keys: bytes, captures: CaptureSet) -> tuple[Insides, dict[str, int]]:
+def _decrypted(first: Result, keys: bytes, captures: CaptureSet) -> tuple[Insides | None, dict[str, int]]:
     """What a first answer's conversations say inside TLS, and what was not read of it.
 
     Keys that a capture brings along are used where that is possible; with keys that the user names, raises as
     `decryption.decrypt`.
     """
+    from classifier import decryption
+
     try:
         insides = decryption.decrypt(first, b"\n".join((keys, *captures.secrets)))
     except UsageError as error:
         if keys:
             raise
-        return Insides(), {f"blocks of session keys not used: {error}": len(captures.secrets)}
+        return None, {f"blocks of session keys not used: {error}": len(captures.secrets)}
     left = insides.beyond_limit
     return insides, {"conversations_with_session_keys_beyond_limit": left} if left else {}
 
@@ -168,7 +186,7 @@ def conclude(
     orientation = first_look(table, named_ports(rulebook))
     inspection = (reading or Reading(jobs)).rest(table, orientation)
     table.store = table.store.without_bytes()
-    with decryption.reading(inspection, insides or Insides()):
+    with _reading_inside(inspection, insides):
         labelling.join_channels(inspection)
     labelling.orient_by_payload(orientation, inspection)
     scene = Scene(
@@ -219,6 +237,15 @@ def _told(
         )  # fmt: skip
         audited = audit_told()
     return table_columns | {"findings": audited.findings}, audited.verdicts
+
+
+def _reading_inside(inspection: Inspection, insides: Insides | None) -> AbstractContextManager[None]:
+    """Around what joins evidence of several conversations: `decryption.reading`, where some were decrypted."""
+    if insides is None:
+        return nullcontext()
+    from classifier import decryption
+
+    return decryption.reading(inspection, insides)
 
 
 def named_ports(rulebook: Rulebook) -> NDArray[np.bool_]:

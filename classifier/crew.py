@@ -12,7 +12,6 @@ import gc
 import os
 import pickle
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +26,7 @@ from classifier.inspectors.base import NOT_THIS, Answer, Dialogue, Evidence
 from classifier.limits import MAX_PROCESSES
 
 if TYPE_CHECKING:
+    import subprocess
     from multiprocessing.connection import Connection
 
 Found = Evidence | Answer
@@ -62,7 +62,8 @@ class _Mate:
     @classmethod
     def start(cls) -> _Mate:
         """Raises OSError."""
-        from multiprocessing.connection import Pipe  # few captures are large
+        import subprocess  # few captures are so large
+        from multiprocessing.connection import Pipe
 
         ours, theirs = Pipe()
         with theirs:

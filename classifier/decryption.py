@@ -288,8 +288,6 @@ def reading(inspection: Inspection, insides: Insides) -> Iterator[None]:
 
 
 def _by_row(inspection: Inspection, insides: Insides) -> Iterator[tuple[int, Inside]]:
-    if not insides.by_number:  # as nearly always: not to look through all rows
-        return
     numbers = inspection.table.rows["number"][: inspection.table.count]
     rows = np.flatnonzero(np.isin(numbers, np.array(list(insides.by_number), np.int64) - 1))
     for row in rows.tolist():

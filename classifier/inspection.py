@@ -11,8 +11,8 @@ frames that labels may ask for are remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import inspectors
+from classifier.beside import soon
 from classifier.compiled import Records, copy, i64, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
@@ -483,11 +484,8 @@ def _in_parts(work: Callable[[slice], None], number: int, jobs: int) -> None:
     """Do the work on as many parts of range(number) as there are jobs, at a time."""
     step = max(-(-number // max(jobs, 1)), SMALL)
     parts = [slice(start, start + step) for start in range(0, number, step)]
-    if len(parts) == 1:
-        work(parts[0])
-    elif parts:
-        with ThreadPoolExecutor(len(parts)) as threads:
-            list(threads.map(work, parts))
+    for done in [soon(partial(work, part), len(parts)) for part in parts]:
+        done()
 
 
 PORT_CLASS: Final = (np.arange(65_536) >= inspectors.FIRST_DYNAMIC).astype(np.uint8)

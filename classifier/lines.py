@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.beside import soon
 from classifier.compiled import copy, i64, inlined, kernel, u64
 from classifier.fields import NO_TIME, Coded, Column, Framed, Numbers, Texts, Times
 from classifier.limits import MIB, RENDER_ROWS, RENDER_THREADS
@@ -103,13 +104,12 @@ def render(columns: Mapping[str, Column], dialect: Dialect) -> Iterator[memoryvi
         plan.add(dialect.before(name, number), _plain(column))
     layout, rows = plan.finish(), length_of(next(iter(columns.values())))
     sheets = cycle([_Sheet(plan, layout) for _ in range(RENDER_THREADS + 1)])
-    with ThreadPoolExecutor(RENDER_THREADS) as pool:
-        ahead: deque[Future[memoryview]] = deque()
-        for first in range(0, rows, RENDER_ROWS):
-            ahead.append(pool.submit(next(sheets).batch, first, min(first + RENDER_ROWS, rows)))
-            if len(ahead) > RENDER_THREADS:
-                yield ahead.popleft().result()
-        yield from (batch.result() for batch in ahead)
+    ahead: deque[Callable[[], memoryview]] = deque()
+    for first in range(0, rows, RENDER_ROWS):
+        ahead.append(soon(partial(next(sheets).batch, first, min(first + RENDER_ROWS, rows)), RENDER_THREADS))
+        if len(ahead) > RENDER_THREADS:
+            yield ahead.popleft()()
+    yield from (batch() for batch in ahead)
 
 
 class _Builder:
