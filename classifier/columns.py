@@ -145,7 +145,7 @@ def _rpc_interfaces(scene: Scene, frames: Frames) -> Framed:
     codes = scene.inspection.codes
     rows = np.flatnonzero(np.array([bool(each) for each in spoken], np.bool_)[codes])
     located = scene.inspection.locate_lists(rows, places, codes[rows])
-    return Framed.of(value_of[codes], values, rows, [column % frames.BLOCK for column in located])
+    return Framed.of(value_of[codes], values, rows, list(located % frames.BLOCK))
 
 
 def _interface(rulebook: Rulebook, uuid: str, version: str, accepted: bool | None, hole: int) -> dict[str, Any]:

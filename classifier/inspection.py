@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from classifier import inspectors
 from classifier.beside import soon
-from classifier.compiled import Records, copy, i64, kernel, u64
+from classifier.compiled import Records, copy, i64, inlined, kernel, u64
 from classifier.conversations import ConversationTable
 from classifier.crew import Crew
 from classifier.dialogues import dialogues
@@ -45,6 +45,9 @@ SCRATCH: Final = 640 * KIB
 
 HEAD: Final = 24
 """Octets before those bytes: what else a dialogue tells, in two words, and how much of each direction is compared."""
+
+_OFFSET_BITS: Final = 32
+"""Bits of an offset among first bytes, of which a stream keeps far less."""
 
 IN_PIECES: Final = 1 << 62
 """The third of those words where segments are compared."""
@@ -162,6 +165,50 @@ def _digest(
 
 
 @kernel
+def _locate_else(
+    early: NDArray[np.int64], rows: Records, numbers: NDArray[np.int64], offsets: NDArray[np.int64],
+    frames: NDArray[np.int64], times: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Where no frame is known (-1) of an offset in a flow's stream: as remembered, else the conversation's first frame.
+
+    early: as of `EarlyPlaces.sorted`. Flows are mostly asked for in their order: what is sought is near what was sought
+    last.
+    """
+    at = i64(0)
+    for i in range(len(numbers)):
+        if frames[i] >= 0:
+            continue
+        wanted = numbers[i] << _OFFSET_BITS | offsets[i]
+        at = _sought(early, wanted, at)
+        if at < early.shape[1] and early[0, at] == wanted:
+            frames[i], times[i] = early[1, at], early[2, at]
+        else:
+            row = rows[numbers[i] >> 1]
+            frames[i], times[i] = row.first_frame, row.start
+
+
+@inlined
+def _sought(early: NDArray[np.int64], wanted: int, near: int) -> int:
+    """The first column whose key is not below what is wanted, by steps that grow away from a column near it."""
+    low, high, step = i64(0), i64(early.shape[1]), i64(1)
+    if near < high and early[0, near] < wanted:
+        low = near + 1
+        while low + step < high and early[0, low + step] < wanted:
+            low += step + 1
+            step *= 2
+        high = min(high, low + step)
+    elif near < high:
+        high = near
+    while low < high:
+        middle = (low + high) >> 1
+        if early[0, middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
 def _number(
     digests: NDArray[np.uint64], slots: NDArray[np.int32], group_of: NDArray[np.int32], first: NDArray[np.int64]
 ) -> int:
@@ -237,31 +284,26 @@ class Inspection:
         numbers = 2 * index + (self.client[index] ^ side)
         outside = offset & (OUTSIDE - 1)
         frames, times = locate(self.table.store, numbers, outside)
-        lost = np.flatnonzero(frames < 0)
-        frames[lost], times[lost] = self.early.find(numbers[lost], outside[lost])
-        lost = lost[frames[lost] < 0]
-        rows = self.table.rows[index[lost]]
-        frames[lost], times[lost] = rows["first_frame"], rows["start"]
+        _locate_else(self.early.sorted(), self.table.rows, numbers, outside, frames, times)
         if self.inside:
             self._locate_inside(index, side, offset, Located(frames, times))
         return Located(frames, times)
 
     def locate_lists(
         self, index: NDArray[np.int64], lists: Sequence[Sequence[Place]], list_of: NDArray[np.int32]
-    ) -> Iterator[NDArray[np.int64]]:
-        """The frames of the first, the second, ... place listed for each conversation, 0 where it has fewer.
+    ) -> NDArray[np.int64]:
+        """The frames of the first, the second, ... place listed for each conversation, 0 where it has fewer: rows.
 
         list_of: each one's index into lists.
         """
         sizes = np.array([len(each) for each in lists], np.int64)
-        starts = np.cumsum(sizes) - sizes
         side, offset = side_and_offset(chain.from_iterable(lists))
-        for number in range(int(sizes.max(initial=0))):
-            having = np.flatnonzero((sizes > number)[list_of])
-            place = starts[list_of[having]] + number
-            frames = np.zeros(len(index), np.int64)
-            frames[having] = self.locate_all(index[having], side[place], offset[place]).frames
-            yield frames
+        place = members(sizes, list_of)
+        of = np.repeat(np.arange(len(index)), sizes[list_of])
+        frames = np.zeros((int(sizes.max(initial=0)), len(index)), np.int64)
+        number = place - (np.cumsum(sizes) - sizes)[list_of[of]]
+        frames[number, of] = self.locate_all(index[of], side[place], offset[place]).frames
+        return frames
 
     def _locate_inside(
         self, index: NDArray[np.int64], side: NDArray[np.int64], offset: NDArray[np.int64], located: Located
@@ -289,25 +331,18 @@ class EarlyPlaces:
         """Remember places of flows that were not added before."""
         self._fresh.append(np.stack([(numbers << _OFFSET_BITS) | offsets, *located]))
 
-    def find(self, numbers: NDArray[np.int64], offsets: NDArray[np.int64]) -> Located:
-        """Frames and times at these places, frame -1 where nothing is remembered."""
-        frames, times = np.full(len(numbers), -1, np.int64), np.zeros(len(numbers), np.int64)
+    def sorted(self) -> NDArray[np.int64]:
+        """All that is remembered as rows: flow and offset (`_OFFSET_BITS`), by which they are sorted, frame and time."""
         if self._fresh:
             joined = np.concatenate([self._known, *self._fresh], axis=1)
             self._known, self._fresh = np.take(joined, np.argsort(joined[0], kind="stable"), axis=1), []
-        if self._known.size:
-            wanted = (numbers << _OFFSET_BITS) | offsets
-            place = np.minimum(np.searchsorted(self._known[0], wanted), self._known.shape[1] - 1)
-            found = np.flatnonzero(self._known[0][place] == wanted)
-            frames[found], times[found] = self._known[1:, place[found]]
-        return Located(frames, times)
+        return self._known
 
     def of(self, first: int, count: int) -> NDArray[np.int64]:
         """The rows of the flows first, first + 1, ..., so many, counted from the first of them."""
-        self.find(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        keys = np.array([first, first + count]) << _OFFSET_BITS
-        begin, end = np.searchsorted(self._known[0], keys)
-        return moved(self._known[:, begin:end], -first)
+        known = self.sorted()
+        begin, end = np.searchsorted(known[0], np.array([first, first + count]) << _OFFSET_BITS)
+        return moved(known[:, begin:end], -first)
 
     def enter(self, rows: NDArray[np.int64]) -> None:
         """Take over rows of `of`, moved to where their flows are now."""
@@ -317,10 +352,6 @@ class EarlyPlaces:
 def moved(rows: NDArray[np.int64], flows: int) -> NDArray[np.int64]:
     """Rows of places when their flows have moved up by so many."""
     return rows + np.array([[flows << _OFFSET_BITS], [0], [0]])
-
-
-_OFFSET_BITS: Final = 32
-"""Bits of an offset among first bytes, of which a stream keeps far less."""
 
 
 class Gist(NamedTuple):

@@ -189,6 +189,11 @@ def telling_signs(rulebook: Rulebook, signs: Iterable[tuple[str, str]]) -> froze
     return frozenset((name, pattern) for name, value in signs for pattern in index.fitting(name, value))
 
 
+def tells(rulebook: Rulebook, name: str, value: str) -> bool:
+    """Whether some signature tests for this sign."""
+    return bool(_index(rulebook).fitting(name, value))
+
+
 def windows_interfaces(rulebook: Rulebook, facts: Facts) -> bool:
     """Whether the conversation bound interfaces that are all known not to be the product's own."""
     bound = _known(rulebook, facts.interfaces | facts.offered)

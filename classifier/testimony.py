@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from classifier.hosts import Host, Reason
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
 from classifier.limits import MAX_SIGNS
-from classifier.matching import telling_signs
+from classifier.matching import tells
 from classifier.packets import Frames
 from classifier.rules import Rulebook
 
@@ -147,7 +147,7 @@ def _read(scene: Scene, frames: Frames, rows: NDArray[np.int64], file: NDArray[n
         numbers.append(texts.code(tuple(text)))
         places.append(list(at))
     columns = scene.inspection.locate_lists(rows, places, pair_of)
-    return _Part(np.array(numbers, np.int32)[pair_of], texts.values, [column % frames.BLOCK for column in columns])
+    return _Part(np.array(numbers, np.int32)[pair_of], texts.values, list(columns % frames.BLOCK))
 
 
 _ALWAYS_SHOWN: Final = ("rpc.auth", "tls.decrypted", "http.x-requesttype")
@@ -166,7 +166,7 @@ def _payload_items(rulebook: Rulebook, evidence: object) -> Iterator[tuple[str, 
     for query in evidence.queries:
         yield "query", "rpc.asked", _title(rulebook, query.uuid, query.version), query.place
     for sign in evidence.signs:
-        if sign.field.startswith(_ALWAYS_SHOWN) or telling_signs(rulebook, [(sign.field, sign.value)]):
+        if sign.field.startswith(_ALWAYS_SHOWN) or tells(rulebook, sign.field, sign.value):
             yield "sign", sign.field, sign.value, sign.place
 
 
@@ -203,39 +203,46 @@ def _cast(
     ]
     part = np.array(plays, np.int64)[labels.codes[rows]]
     pair_of, first = distinct_rows((numbers, part))
-    texts = Distinct[tuple[tuple[str, str | None, int], ...]]()
+    texts = Distinct[tuple[tuple[str, str, int], ...]]()
     codes, shown = [], []
     for number, play in zip(numbers[first].tolist(), part[first].tolist(), strict=True):
         reasons = _reasons(hosts[number], played.values[play])
-        text = [(role, why.act, why.frame // frames.BLOCK) if why else (role, None, 0) for role, why in reasons]
-        codes.append(texts.code(tuple(text)))
-        shown.append([why.frame for _, why in reasons if why])
-    columns = [(np.array(each, np.int64) % frames.BLOCK)[pair_of] for each in zip_longest(*shown, fillvalue=0)]
+        codes.append(texts.code(tuple([(role, act, frame // frames.BLOCK) for role, (act, _, frame) in reasons])))
+        shown.append([frame for _, (_, _, frame) in reasons])
+    sizes = np.array([len(each) for each in shown], np.int64)
+    table = np.zeros((len(shown), int(sizes.max(initial=0))), np.int64)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = np.fromiter(chain.from_iterable(shown), np.int64)
+    columns = [column[pair_of] for column in table.T % frames.BLOCK]
     facts = [tuple(_role_facts(scene.rulebook, frames, side, text)) for text in texts.values]
     return _Part(np.array(codes, np.int32)[pair_of], facts, columns)
 
 
-def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason | None]]:
+_LISTED: Final = Reason("", 0, 0)
+"""Stands where the inventory has a role, which no act shows."""
+
+
+def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason]]:
     """The roles that a label went by, with what shows them; of several inferred ones that which is played here. played:
     "" where the label went by none."""
     if played == "":
         return []
     if host.listed.roles:
-        return [(role, None) for role in sorted(host.listed.roles)]
-    chosen = {played: host.reasons[played]} if played and played in host.reasons else host.reasons
-    return [(role, reason) for role, reasons in chosen.items() if role for reason in reasons[:_MOST_REASONS]]
+        return [(role, _LISTED) for role in sorted(host.listed.roles)]
+    if played in host.reasons:
+        return [(played, reason) for reason in host.reasons[played][:_MOST_REASONS]]
+    return [(role, reason) for role, reasons in host.reasons.items() if role for reason in reasons[:_MOST_REASONS]]
 
 
 def _role_facts(
-    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str | None, int]]
+    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str, int]]
 ) -> Iterator[Fact]:
-    """shown: role, act and file that shows it; no act where the inventory has the role."""
+    """shown: role, act and file that shows it; no act ("") where the inventory has the role."""
     name = "server_role" if side else "client_role"
     for at, (role, act, file) in enumerate(shown):
-        if act is None:
-            yield "inventory", name, role, None, at
-        else:
+        if act:
             yield "role", name, f"{role}: {rulebook.acts[act].title}", frames.files[file], at
+        else:
+            yield "inventory", name, role, None, at
 
 
 def _title(rulebook: Rulebook, uuid: str, version: str) -> str:
