@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from classifier import testimony
 from classifier.community_id import community_ids
-from classifier.conversations import STATES, ConversationTable, connection_states, tallies
+from classifier.conversations import STATES, ConversationTable, Spans, connection_states, spans, tallies
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
-from classifier.headers import TCP, Encapsulations
+from classifier.headers import Encapsulations
 from classifier.hosts import Host
 from classifier.inspectors.base import Evidence
 from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
@@ -27,16 +27,22 @@ from classifier.verdicts import Decision
 
 
 class Counted(NamedTuple):
-    """What kernels alone make of conversations: their Community IDs, `STATES` and `tallies`."""
+    """What kernels alone make of conversations: their Community IDs, `Spans`, `STATES` and `tallies`."""
 
     community_ids: NDArray[np.bytes_]
+    spans: Spans
     states: NDArray[np.int32]
     tallies: NDArray[np.int64]
 
     @classmethod
-    def of(cls, table: ConversationTable, client: NDArray[np.int8]) -> Self:
+    def of(cls, table: ConversationTable, client: NDArray[np.int8], interfaces: Interfaces) -> Self:
         """client: as of `connection_states`."""
-        return cls(community_ids(table.rows, table.count), connection_states(table, client), tallies(table, client))
+        return cls(
+            community_ids(table.rows, table.count),
+            spans(table, interfaces),
+            connection_states(table, client),
+            tallies(table, client),
+        )
 
 
 def of_scene(
@@ -46,14 +52,13 @@ def of_scene(
     tenants: Tenants,
     hosts: Sequence[Host],
     counted: Counted,
-    interfaces: Interfaces,
     frames: Frames,
     encapsulations: Encapsulations,
 ) -> dict[str, Column]:
     """All columns of `fields.FIELDS` but the findings, which are `audit`'s. counted: of the same table."""
     told = testimony.Told.of(scene, resolved, frames)
     return {
-        **_identity(scene, interfaces, frames, counted),
+        **_identity(scene, frames, counted),
         **_counts(counted),
         **_encapsulation(scene, encapsulations),
         **_of_evidence(scene, "protocol"),
@@ -69,23 +74,22 @@ def of_scene(
 # ---- who, when, how much -----------------------------------------------------------------------
 
 
-def _identity(scene: Scene, interfaces: Interfaces, frames: Frames, counted: Counted) -> dict[str, Column]:
-    count = scene.table.count
-    rows = scene.table.rows[:count]
+def _identity(scene: Scene, frames: Frames, counted: Counted) -> dict[str, Column]:
     texts: list[Any] = scene.addresses.texts
+    (numbers, times, digits, files, udp), sides = counted.spans, scene.sides
     return {
-        "id": Numbers(rows["number"] + 1),
+        "id": Numbers(numbers[0]),
         "community_id": Texts(counted.community_ids),
-        "file": Coded((rows["first_frame"] // frames.BLOCK).astype(np.int32), list(frames.files)),
-        "first_frame": Numbers(rows["first_frame"] % frames.BLOCK),
-        "last_frame": Numbers(rows["last_frame"] % frames.BLOCK),
-        "start": Times(rows["start"].copy(), interfaces.digits[rows["interface"]]),
-        "end": Times(rows["end"].copy(), interfaces.digits[rows["last_interface"]]),
-        "transport": Coded((rows["protocol"] != TCP).astype(np.int32), ["tcp", "udp"]),
-        "client_ip": Coded(scene.sides.client, texts),
-        "client_port": Numbers(scene.sides.client_port),
-        "server_ip": Coded(scene.sides.server, texts),
-        "server_port": Numbers(scene.sides.server_port),
+        "file": Coded(files, list(frames.files)),
+        "first_frame": Numbers(numbers[1]),
+        "last_frame": Numbers(numbers[2]),
+        "start": Times(times[0], digits[0]),
+        "end": Times(times[1], digits[1]),
+        "transport": Coded(udp, ["tcp", "udp"]),
+        "client_ip": Coded(sides.client, texts),
+        "client_port": Numbers(sides.client_port),
+        "server_ip": Coded(sides.server, texts),
+        "server_port": Numbers(sides.server_port),
         "orientation": Coded(scene.orientation.method.astype(np.int32), list(ORIENTATIONS)),
     }
 

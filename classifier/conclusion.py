@@ -196,7 +196,7 @@ def conclude(
     labelling.learn(scene)
     labelling.orient_by_announcement(scene)
     scene.sides = Sides.of(table, addresses, orientation)
-    counting = soon(partial(columns.Counted.of, table, orientation.client), jobs)
+    counting = soon(partial(columns.Counted.of, table, orientation.client, captures.interfaces), jobs)
     resolved = labelling.resolve(scene)
     grounds = Grounds.of(scene, resolved)
     tenants = scene.tenants()
@@ -232,8 +232,7 @@ def _told(
     audit_all = partial(audit.audit, scene, labels, tenants, hosts, counted.states, rules, captures.frames)
     with meanwhile(audit_all, jobs) as audit_told:
         table_columns = columns.of_scene(
-            scene, labels, resolved, tenants, hosts, counted, captures.interfaces, captures.frames,
-            assembly.encapsulations,
+            scene, labels, resolved, tenants, hosts, counted, captures.frames, assembly.encapsulations,
         )  # fmt: skip
         audited = audit_told()
     return table_columns | {"findings": audited.findings}, audited.verdicts

@@ -11,7 +11,7 @@ Sources: RFC 9293 (TCP); Zeek's connection states (Zeek manual, conn.log); Commu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from classifier.compiled import Record, Records, i64, inlined, kernel, prefetch,
 from classifier.fragments import Completed
 from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns, conversation_key
 from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
-from classifier.packets import PacketBatch
+from classifier.packets import Frames, Interfaces, PacketBatch
 from classifier.streams import (
     BASED,
     PAYLOAD,
@@ -51,6 +51,8 @@ CONVERSATION: Final = np.dtype(
 )  # fmt: skip
 """a is the endpoint with the smaller (address, port): flow 2i goes from a to b, flow 2i + 1 from b to a.
 number: how many conversations of the run began before this one; it stays when rows move to another table."""
+
+_BLOCK: Final = Frames.BLOCK
 
 # Counters of a table.
 USED, IGNORED, DROPPED, NUMBERED = 0, 1, 2, 3
@@ -507,3 +509,42 @@ def tallies(table: ConversationTable, client: NDArray[np.int8]) -> NDArray[np.in
     counts = np.empty((6, table.count), np.int64)
     _tallies(table.rows, table.store.flows, client, counts)
     return counts
+
+
+class Spans(NamedTuple):
+    """From when to when conversations went on, and what names them: one each.
+
+    numbers: int64[3, conversations], id in the run, number of the first frame in its file, and of the last in its;
+    times: int64[2, conversations], start and end in nanoseconds; digits: int8[2, conversations], fraction digits of
+    each; files: int32, index of the file of the first frame; udp: int32, 1 for UDP, 0 for TCP.
+    """
+
+    numbers: NDArray[np.int64]
+    times: NDArray[np.int64]
+    digits: NDArray[np.int8]
+    files: NDArray[np.int32]
+    udp: NDArray[np.int32]
+
+
+@kernel
+def _spans(rows: Records, digits: NDArray[np.int8], spans: Spans) -> None:
+    for index in range(len(spans.files)):
+        row = rows[index]
+        spans.numbers[0, index] = row.number + 1
+        spans.numbers[1, index] = row.first_frame % _BLOCK
+        spans.numbers[2, index] = row.last_frame % _BLOCK
+        spans.times[0, index], spans.times[1, index] = row.start, row.end
+        spans.digits[0, index], spans.digits[1, index] = digits[row.interface], digits[row.last_interface]
+        spans.files[index] = row.first_frame // _BLOCK
+        spans.udp[index] = row.protocol != TCP
+
+
+def spans(table: ConversationTable, interfaces: Interfaces) -> Spans:
+    """Those of all conversations of a table."""
+    count = table.count
+    made = Spans(
+        np.empty((3, count), np.int64), np.empty((2, count), np.int64), np.empty((2, count), np.int8),
+        np.empty(count, np.int32), np.empty(count, np.int32),
+    )  # fmt: skip
+    _spans(table.rows, interfaces.digits, made)
+    return made
