@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.conversations import STATES, missed
+from classifier.conversations import STATES
 from classifier.expectations import Observed, Remark
 from classifier.fields import Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
@@ -22,7 +22,6 @@ from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Scene, Tenants, distinct_rows
 from classifier.model import EXCHANGE_ROLES, ROLES
 from classifier.packets import Frames
-from classifier.streams import PAYLOAD
 
 Seen = tuple[str | None, str | None, str | None, frozenset[tuple[str, str]]]
 """Authentication, encryption, TLS version and the signs that findings ask for."""
@@ -37,10 +36,10 @@ class Audit(NamedTuple):
 
 def audit(
     scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
-    rules: Sequence[FindingRule], frames: Frames,
+    silent: NDArray[np.int64], rules: Sequence[FindingRule], frames: Frames,
 ) -> Audit:  # fmt: skip
-    """Check every distinct set of facts once. states: into `STATES`."""
-    facts = _Columns(scene, labels, tenants, hosts, states, rules, frames)
+    """Check every distinct set of facts once. states: into `STATES`; silent: as of `silent_servers`."""
+    facts = _Columns(scene, labels, tenants, hosts, states, silent, rules, frames)
     checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
     seen = {index: facts.observed(index) for index in first.tolist()}
@@ -57,7 +56,8 @@ def audit(
             verdicts[f"{kind} {answer}"] += count
         made.append(checklist.check(observed))
     values = [[_worded(each, hole) for hole, each in enumerate(found)] for found in made]
-    return Audit(Framed(codes, values, _frames(scene, codes, made, frames)), dict(verdicts))
+    rows = np.flatnonzero(np.array([bool(found) for found in made], np.bool_)[codes])
+    return Audit(Framed.of(codes, values, rows, _frames(scene, rows, codes[rows], made, frames)), dict(verdicts))
 
 
 def _worded(found: Found, hole: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class _Columns:
 
     def __init__(
         self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
-        rules: Sequence[FindingRule], frames: Frames,
+        silent: NDArray[np.int64], rules: Sequence[FindingRule], frames: Frames,
     ) -> None:  # fmt: skip
         self._labels, self._scene = labels, scene
         asked = {name for rule in rules for test in (*rule.when, *rule.unless) for name in test if name not in FACTS}
@@ -98,7 +98,7 @@ class _Columns:
             network_of[scene.sides.client],
             network_of[scene.sides.server],
             self._remark_codes(tenants, hosts, frames),
-            _silent_servers(scene),
+            silent,
             _certificate_states(scene),
         )
 
@@ -145,23 +145,14 @@ def _seen(entry: object, asked: set[str]) -> Seen:
     return entry.authentication, entry.encryption, entry.tls_version, signs
 
 
-def _silent_servers(scene: Scene) -> NDArray[np.int64]:
-    """Whether a server sent no payload: the capture has none, and lacks none."""
-    flows, servers = scene.table.store.flows, 2 * np.arange(scene.table.count) + 1 - scene.orientation.client
-    silent: NDArray[np.int64] = ((flows["flags"][servers] & PAYLOAD) == 0).astype(np.int64)
-    rows = np.flatnonzero(silent)
-    silent[rows] = missed(flows[servers[rows]]) == 0
-    return silent
-
-
 _CERTIFICATES: Final = (None, "valid", "expired", "not-yet-valid")
 
 
 def _certificate_states(scene: Scene) -> NDArray[np.int64]:
     """Index into _CERTIFICATES: the server's certificate, at the time at which each conversation began."""
     dates = np.array([_validity(entry) for entry in scene.inspection.found], np.int64).reshape(-1, 3)
-    states = dates[:, 0][scene.inspection.codes]
-    rows = np.flatnonzero(states)
+    rows = np.flatnonzero((dates[:, 0] != 0)[scene.inspection.codes])
+    states = np.zeros(scene.table.count, np.int64)
     _, begins, ends = dates[scene.inspection.codes[rows]].T
     start = scene.table.rows["start"][rows] // 10**9
     states[rows] = np.where(start > ends, 2, np.where(start < begins, 3, 1))
@@ -210,24 +201,22 @@ def _remarks(scene: Scene, host: Host, address: str, frames: Frames) -> Iterator
 
 
 def _frames(
-    scene: Scene, codes: NDArray[np.int32], made: Sequence[tuple[Found, ...]], frames: Frames
-) -> NDArray[np.int64]:
-    """Frame numbers by conversation and finding: of the remark or sign that shows it, else of the payload, else the
-    first. Places are worked out once for each finding of each distinct payload."""
-    first = scene.table.rows["first_frame"][: scene.table.count] % frames.BLOCK
-    numbers = np.repeat(first[:, None], max(map(len, made), default=0), 1)
-    filled = np.array([bool(found) for found in made], np.bool_)
-    rows = np.flatnonzero(filled[codes]) if len(filled) else np.zeros(0, np.int64)
-    pair_of, sample = distinct_rows((codes[rows].astype(np.int64), scene.inspection.codes[rows].astype(np.int64)))
-    if not len(rows):
-        return numbers
-    shown = [_shown(scene, index, made[codes[index]]) for index in rows[sample].tolist()]
-    for hole in range(numbers.shape[1]):
+    scene: Scene, rows: NDArray[np.int64], codes: NDArray[np.int32], made: Sequence[tuple[Found, ...]], frames: Frames
+) -> list[NDArray[np.int64]]:
+    """Frame numbers of some rows, by finding: of the remark or sign that shows it, else of the payload, else the first.
+    Places are worked out once for each finding of each distinct payload. codes: each row's index into made."""
+    pair_of, sample = distinct_rows((codes.astype(np.int64), scene.inspection.codes[rows].astype(np.int64)))
+    shown = [
+        _shown(scene, index, made[code])
+        for index, code in zip(rows[sample].tolist(), codes[sample].tolist(), strict=True)
+    ]
+    first, numbers = scene.table.rows["first_frame"][rows], []
+    for hole in range(max(map(len, shown), default=0)):
         table = np.array([pair[hole] if hole < len(pair) else _FIRST for pair in shown], np.int64)[pair_of]
         known, placed = table[:, 0] == _KNOWN, table[:, 0] >= 0
-        numbers[rows[known], hole] = table[known, 1]
-        located = scene.inspection.locate_all(rows[placed], table[placed, 0], table[placed, 1])
-        numbers[rows[placed], hole] = located.frames % frames.BLOCK
+        column = np.where(known, table[:, 1], first)
+        column[placed] = scene.inspection.locate_all(rows[placed], table[placed, 0], table[placed, 1]).frames
+        numbers.append(column % frames.BLOCK)
     return numbers
 
 

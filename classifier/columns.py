@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from classifier import testimony
 from classifier.community_id import community_ids
-from classifier.conversations import STATES, ConversationTable, Spans, connection_states, spans, tallies
+from classifier.conversations import (
+    STATES,
+    ConversationTable,
+    Spans,
+    connection_states,
+    silent_servers,
+    spans,
+    tallies,
+)
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import Encapsulations
 from classifier.hosts import Host
@@ -27,11 +35,13 @@ from classifier.verdicts import Decision
 
 
 class Counted(NamedTuple):
-    """What kernels alone make of conversations: their Community IDs, `Spans`, `STATES` and `tallies`."""
+    """What kernels alone make of conversations: their Community IDs, `Spans`, `STATES`, `silent_servers` and
+    `tallies`."""
 
     community_ids: NDArray[np.bytes_]
     spans: Spans
     states: NDArray[np.int32]
+    silent: NDArray[np.int64]
     tallies: NDArray[np.int64]
 
     @classmethod
@@ -41,6 +51,7 @@ class Counted(NamedTuple):
             community_ids(table.rows, table.count),
             spans(table, interfaces),
             connection_states(table, client),
+            silent_servers(table, client),
             tallies(table, client),
         )
 

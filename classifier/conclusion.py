@@ -229,7 +229,9 @@ def _told(
     counted: columns.Counted, jobs: int,
 ) -> tuple[dict[str, Column], dict[str, int]]:  # fmt: skip
     """All columns, and the verdicts of an audit, which is made meanwhile."""
-    audit_all = partial(audit.audit, scene, labels, tenants, hosts, counted.states, rules, captures.frames)
+    audit_all = partial(
+        audit.audit, scene, labels, tenants, hosts, counted.states, counted.silent, rules, captures.frames
+    )
     with meanwhile(audit_all, jobs) as audit_told:
         table_columns = columns.of_scene(
             scene, labels, resolved, tenants, hosts, counted, captures.frames, assembly.encapsulations,

@@ -478,16 +478,18 @@ def _missed_of(flow: Record) -> int:
 
 
 @kernel
-def _missed(flows: Records, lost: NDArray[np.int64]) -> None:
-    for index in range(len(flows)):
-        lost[index] = _missed_of(flows[index])
+def _silent_servers(flows: Records, client: NDArray[np.int8], silent: NDArray[np.int64]) -> None:
+    for index in range(len(silent)):
+        flow = flows[2 * index + 1 - client[index]]
+        silent[index] = flow.flags & PAYLOAD == 0 and _missed_of(flow) == 0
 
 
-def missed(flows: Records) -> NDArray[np.int64]:
-    """Bytes that the capture lacks of each flow."""
-    lost = np.empty(len(flows), np.int64)
-    _missed(flows, lost)
-    return lost
+def silent_servers(table: ConversationTable, client: NDArray[np.int8]) -> NDArray[np.int64]:
+    """int64, 1 for each conversation whose server sent no payload: the capture has none, and lacks none. client: as of
+    `connection_states`."""
+    silent = np.empty(table.count, np.int64)
+    _silent_servers(table.store.flows, client, silent)
+    return silent
 
 
 @kernel

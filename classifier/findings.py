@@ -173,12 +173,17 @@ def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]
         "misplaced-path": place.paths,
         **{kind: [each.word for each in seen.remarks if each.kind == kind] for kind in REMARKS},
     }  # fmt: skip
-    words = {name: frozenset({value or NOTHING}) for name, value in single.items()}
-    words |= {name: frozenset(values) or frozenset({NOTHING}) for name, values in several.items()}
+    words = {name: _alone(value or NOTHING) for name, value in single.items()}
+    words |= {name: frozenset(values) or _alone(NOTHING) for name, values in several.items()}
     signs: dict[str, list[str]] = {}
     for name, value in seen.signs:
         signs.setdefault(name, []).append(value)
     return words | {name: frozenset(values) for name, values in signs.items()}
+
+
+@lru_cache(maxsize=1024)
+def _alone(word: str) -> frozenset[str]:
+    return frozenset({word})
 
 
 def _interfaces(rulebook: Rulebook, seen: Observed) -> Iterator[str]:
