@@ -7,6 +7,7 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -77,7 +78,7 @@ def of_scene(
         "resolved_by": _resolved_by(scene.rulebook, told),
         **_label(labels),
         **_of_evidence(scene, "authentication", "encryption", "tls_version", "tls_sni", "ja4"),
-        "firewall_rules": _of_decision(labels, lambda decision: list(decision.firewall_rules)),
+        "firewall_rules": _lists_of_decision(labels, lambda decision: decision.firewall_rules),
         "evidence": testimony.evidence(scene, labels, told, tenants, hosts, frames),
     }
 
@@ -198,13 +199,19 @@ def _of_decision(labels: Labels, take: Callable[[Decision], Any]) -> Coded:
     return Coded(labels.codes, [take(decision) for decision in labels.decisions])
 
 
+def _lists_of_decision(labels: Labels, take: Callable[[Decision], tuple[str, ...]]) -> Coded:
+    """Equal lists are one object, which is worded once."""
+    listed = cache(list[str])
+    return _of_decision(labels, lambda decision: listed(take(decision)))
+
+
 def _label(labels: Labels) -> dict[str, Column]:
     return {
-        "data_paths": _of_decision(labels, lambda decision: list(decision.data_paths)),
+        "data_paths": _lists_of_decision(labels, lambda decision: decision.data_paths),
         "data_path": _of_decision(labels, lambda decision: decision.data_path),
         "client_role": _of_decision(labels, lambda decision: decision.client_role),
         "server_role": _of_decision(labels, lambda decision: decision.server_role),
-        "exchange_versions": _of_decision(labels, lambda decision: list(decision.exchange_versions)),
+        "exchange_versions": _lists_of_decision(labels, lambda decision: decision.exchange_versions),
         "certainty": _of_decision(labels, lambda decision: decision.certainty),
         "absence": _of_decision(labels, lambda decision: decision.absence),
     }

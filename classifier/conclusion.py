@@ -211,7 +211,7 @@ def conclude(
         table_columns,
         verdicts=verdicts,
         rules=rules,
-        documented=listing(rulebook),
+        documented=partial(listing, rulebook),
         damages=captures.damages,
         counters=_counters(captures, assembly, endpoint_map),
         inputs=captures.names,

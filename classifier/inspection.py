@@ -10,7 +10,7 @@ frames that labels may ask for are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -180,7 +180,7 @@ def _locate_else(
             continue
         wanted = numbers[i] << _OFFSET_BITS | offsets[i]
         at = _sought(early, wanted, at)
-        if at < early.shape[1] and early[0, at] == wanted:
+        if at < early.shape[1] and early[0, at] == wanted and early[1, at] >= 0:
             frames[i], times[i] = early[1, at], early[2, at]
         else:
             row = rows[numbers[i] >> 1]
@@ -332,7 +332,7 @@ class EarlyPlaces:
         self._fresh.append(np.stack([(numbers << _OFFSET_BITS) | offsets, *located]))
 
     def sorted(self) -> NDArray[np.int64]:
-        """All that is remembered as rows: flow and offset (`_OFFSET_BITS`), by which they are sorted, frame and time."""
+        """All that is remembered as rows: flow and offset (`_OFFSET_BITS`), by which they are sorted; frame; time."""
         if self._fresh:
             joined = np.concatenate([self._known, *self._fresh], axis=1)
             self._known, self._fresh = np.take(joined, np.argsort(joined[0], kind="stable"), axis=1), []

@@ -138,9 +138,11 @@ class Scene:
     def indexes(self, numbers: Sequence[int]) -> list[int]:
         """The conversations with these numbers, -1 for one that isn't here."""
         own = self.table.rows["number"][: self.table.count]
+        if not len(own) or not numbers:
+            return [-1] * len(numbers)
         order = np.argsort(own, kind="stable")
         place = np.minimum(np.searchsorted(own, numbers, sorter=order), len(own) - 1)
-        return np.where(own[order[place]] == numbers, order[place], -1).tolist() if len(own) else [-1] * len(numbers)
+        return np.where(own[order[place]] == numbers, order[place], -1).tolist()
 
     def with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Conversations whose evidence has what is wanted (asked once for each distinct evidence)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
@@ -67,6 +67,7 @@ _END: Final = "\0"
 """Behind each text of the arena."""
 
 
+@cache
 def mark(hole: int) -> str:
     """What stands for the `Hole` of this index in the text of a value.
 
@@ -120,7 +121,8 @@ class _Builder:
     does for both. A text has one piece more than holes. `lanes` says where in a batch a cell finds its number (of
     NUMBER and TIME), its bytes (of TEXT) or its code (of VALUE); code 0 stands for text `firsts`, hole 0 for lane
     `shifts` of the numbers. A column that has one value in all rows is literal text, and columns with the same codes
-    are one cell: `joins` has the codes, and how many values, of a last one that the next may be part of.
+    are one cell: `joins` has the codes, and how many values, of a last one that the next may be part of. `known` has
+    lists of values that were put into words, by their ids, with the words.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -133,6 +135,7 @@ class _Builder:
         self.firsts: list[int] = []
         self.shifts: list[int] = []
         self.numbers: list[NDArray[Any]] = []
+        self.known: dict[int, tuple[list[Any], list[str]]] = {}
         self.texts: list[NDArray[np.uint8]] = []
         self.codes: list[NDArray[np.int32]] = []
         self.values: list[str] = []
@@ -152,9 +155,9 @@ class _Builder:
                 self._place_quoted(TEXT, sum(block.shape[1] for block in self.texts), texts.dtype.itemsize)
                 self.texts.append(_letters(texts))
             case Coded(codes, distinct):
-                self._add_coded(codes, self.dialect.values(distinct))
+                self._add_coded(codes, self._texts(distinct))
             case Framed(codes, distinct, frames):
-                self._place_codes(codes, self.dialect.values(distinct))
+                self._place_codes(codes, self._texts(distinct))
                 self.numbers += list(frames.T)
 
     def finish(self) -> Layout:
@@ -183,6 +186,12 @@ class _Builder:
             text_piece,
             _quads(),
         )
+
+    def _texts(self, distinct: list[Any]) -> list[str]:
+        """Text of each value; columns may share the list of them."""
+        if id(distinct) not in self.known:
+            self.known[id(distinct)] = distinct, self.dialect.values(distinct)
+        return self.known[id(distinct)][1]
 
     def _add_coded(self, codes: NDArray[np.int32], texts: list[str]) -> None:
         if self.joins and self.joins[0] is codes and self.joins[1] == len(texts):
@@ -251,8 +260,10 @@ def _laid_in(memory: NDArray[Any], columns: list[NDArray[Any]], first: int, end:
 
 def _quads() -> NDArray[np.uint8]:
     """The digits of 0000 to 9999 one behind the other, and room for one more."""
-    digits = np.arange(10_000)[:, None] // (1000, 100, 10, 1) % 10 + ord("0")
-    return np.append(digits.astype(np.uint8), np.zeros(4, np.uint8))
+    numbers, quads = np.arange(10_000, dtype=np.uint16), np.zeros(40_004, np.uint8)
+    for place, worth in enumerate((1000, 100, 10, 1)):
+        quads[place:40_000:4] = numbers // worth % 10 + ord("0")
+    return quads
 
 
 def _letters(texts: NDArray[np.bytes_]) -> NDArray[np.uint8]:

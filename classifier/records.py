@@ -101,21 +101,27 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _json_texts(values: Sequence[Any]) -> list[str]:
-    """`json_text` of each, as `lines` takes it. Items that lists share are encoded once, and all in one go."""
+    """`json_text` of each, as `lines` takes it. Values that are one object are encoded once, as are items that lists
+    share, and all in one go."""
     from classifier.lines import mark
 
     if set(map(type, values)) == {str}:
         quoted = list(map(encode_basestring, values))
         if "".join(quoted).isprintable():
             return quoted
-    lists = [value if isinstance(value, list) else [value] for value in values]
+    own = dict(zip(map(id, values), values, strict=True))
+    lists = [value if isinstance(value, list) else [value] for value in own.values()]
     flat = list(chain.from_iterable(lists))
     items = dict(zip(map(id, flat), flat, strict=True))
     together = json_text([each for item in items.values() for each in (_NEXT, item)])
     marked = _HOLES.sub(lambda hole: mark(int(hole[1])), together)
     texts = dict(zip(items, (text[:-1] for text in marked.split(f'"{_NEXT}",')[1:]), strict=True))
     joined = (",".join(map(texts.__getitem__, map(id, each))) for each in lists)
-    return [f"[{text}]" if isinstance(value, list) else text for value, text in zip(values, joined, strict=True)]
+    written = {
+        number: f"[{text}]" if isinstance(value, list) else text
+        for (number, value), text in zip(own.items(), joined, strict=True)
+    }
+    return list(map(written.__getitem__, map(id, values)))
 
 
 def json_dialect() -> Dialect:

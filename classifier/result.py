@@ -88,10 +88,10 @@ class Result:
     failures: what was asked for beside the result and could not be done (an endpoint map that can't be written).
     counters: what was counted on the way; all but `ALWAYS_COUNTED` are shortfalls. inputs: the captures, as named.
     verdicts: how many conversations conform to the documents, deviate, or can't be decided ("encryption deviates").
-    documented: the data paths of the signatures.
     rules: the findings that were looked for. acceptances: those of their findings that the user lives with.
     reasoner: goes once more through the decision of the conversation in a row.
-    endpoint_rows, host_rows: make rows of `fields.ENDPOINT_FIELDS` and `fields.HOST_FIELDS`, when they are asked for.
+    documented: makes the data paths of the signatures; endpoint_rows, host_rows: rows of `fields.ENDPOINT_FIELDS` and
+    `fields.HOST_FIELDS`, when they are asked for.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Result:
         inputs: Iterable[str] = (),
         verdicts: Mapping[str, int] | None = None,
         rules: Iterable[FindingRule] = (),
-        documented: Iterable[ListedSignature] = (),
+        documented: Callable[[], Iterable[ListedSignature]] = tuple,
         endpoint_rows: Callable[[], Iterable[Row]] = tuple,
         host_rows: Callable[[], Iterable[Row]] = tuple,
         reasoner: Callable[[int], Reasoning | None] | None = None,
@@ -115,9 +115,8 @@ class Result:
         self.inputs = tuple(inputs)
         self.verdicts = dict(verdicts or {})
         self.rules = tuple(rules)
-        self.documented = tuple(documented)
         self.acceptances: tuple[Acceptance, ...] = ()
-        self._endpoint_rows, self._host_rows = endpoint_rows, host_rows
+        self._documented, self._endpoint_rows, self._host_rows = documented, endpoint_rows, host_rows
         self._reasoner = reasoner
 
     @classmethod
@@ -135,6 +134,11 @@ class Result:
         """What could not be used, mostly because a bound of `limits` was met: words for it, and how many."""
         lost = {name: count for name, count in self.counters.items() if count and name not in ALWAYS_COUNTED}
         return {name.replace("_", " "): count for name, count in lost.items()}
+
+    @cached_property
+    def documented(self) -> tuple[ListedSignature, ...]:
+        """The data paths of the signatures."""
+        return tuple(self._documented())
 
     @cached_property
     def endpoint_rows(self) -> list[Row]:
@@ -185,7 +189,7 @@ class Result:
             counters=self.counters,
             inputs=self.inputs,
             rules=self.rules,
-            documented=self.documented,
+            documented=lambda: self.documented,
             endpoint_rows=lambda: self.endpoint_rows,
             host_rows=lambda: self.host_rows,
             reasoner=lambda index: self.reasoning(int(rows[index])),

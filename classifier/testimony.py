@@ -228,7 +228,7 @@ def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason]]:
         return []
     if host.listed.roles:
         return [(role, _LISTED) for role in sorted(host.listed.roles)]
-    if played in host.reasons:
+    if played and played in host.reasons:
         return [(played, reason) for reason in host.reasons[played][:_MOST_REASONS]]
     return [(role, reason) for role, reasons in host.reasons.items() if role for reason in reasons[:_MOST_REASONS]]
 
