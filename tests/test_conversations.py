@@ -21,13 +21,14 @@ from test_essence import dialogues, told
 from classifier import inspectors
 from classifier.addresses import Addresses
 from classifier.assembly import assemble
-from classifier.conversations import ConversationTable
+from classifier.conversations import ConversationTable, silent_servers, spans, tallies
 from classifier.dialogues import read_stream
 from classifier.headers import TCP as TCP_NUMBER
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.inspectors.base import Chunk, Dialogue, Stream
-from classifier.packets import BATCH_ROWS
+from classifier.packets import BATCH_ROWS, Frames
 from classifier.sources import CaptureSet
+from classifier.streams import PAYLOAD
 
 pytestmark = pytest.mark.kernels
 
@@ -80,6 +81,24 @@ def test_packets_and_bytes_are_those_of_tshark(name: str) -> None:
     ours, copies = by_us(SHIPPED / name)
     assert copies == 0
     assert ours == by_tshark(SHIPPED / name)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_kernels_take_out_of_rows_is_in_them(name: str) -> None:
+    captures = CaptureSet.of([SHIPPED / name] * 2)
+    table = assemble(captures, jobs=1).table
+    rows, flows, client = table.rows[: table.count], table.store.flows, np.arange(table.count, dtype=np.int8) % 2
+    made, block, digits = spans(table, captures.interfaces), Frames.BLOCK, captures.interfaces.digits
+    frames = rows["first_frame"] % block, rows["last_frame"] % block
+    assert made.numbers.tolist() == [column.tolist() for column in (rows["number"] + 1, *frames)]
+    assert made.times.tolist() == [rows["start"].tolist(), rows["end"].tolist()]
+    assert made.digits.tolist() == [digits[rows[end]].tolist() for end in ("interface", "last_interface")]
+    assert made.files.tolist() == (rows["first_frame"] // block).tolist()
+    assert made.udp.tolist() == (rows["protocol"] != TCP_NUMBER).tolist()
+    said = flows["flags"][2 * np.arange(table.count) + 1 - client] & PAYLOAD != 0
+    silent, lost = silent_servers(table, client) == 1, tallies(table, client)[5]
+    assert not (silent & said).any()
+    assert (silent | said)[lost == 0].all()
 
 
 # ---- stubs -------------------------------------------------------------------------------------------

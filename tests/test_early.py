@@ -14,13 +14,14 @@ import shared
 from classifier import inspection
 from classifier.assembly import Assembling, Assembly, Patience, assemble
 from classifier.conclusion import conclude, read
-from classifier.conversations import CONVERSATION
+from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.crew import Crew
 from classifier.dialogues import read_stream
 from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
 from classifier.hosts import Inventory
-from classifier.inspection import Reading
+from classifier.inspection import EarlyPlaces, Inspection, Located, Reading
+from classifier.inspectors.base import Place, Side
 from classifier.records import write_jsonl
 from classifier.retirement import Timeouts, freeze, over
 from classifier.sources import CaptureSet
@@ -82,6 +83,36 @@ def test_others_are_called_where_there_is_much_to_read(many: int, others: int, m
     with Crew(3) as crew:
         assert records([path], crew) == records([path])
         assert len(crew._mates) == others
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("order", ["as they come", "sorted", "backwards"])
+def test_places_are_remembered_or_else_the_first_frame_is_told(order: str) -> None:
+    """Against a dictionary; bytes that no frame brought (-1) are remembered as such."""
+    draw, table, early = np.random.default_rng(7), ConversationTable(), EarlyPlaces()
+    table.rows["first_frame"][:50] = np.arange(1000, 1050)
+    known = {}
+    for flows in np.split(draw.permutation(100)[:60], 3):
+        places = [(flow, offset) for flow in flows.tolist() for offset in draw.choice(40, 12, replace=False).tolist()]
+        frames = draw.integers(-1, 500, len(places))
+        early.add(*np.array(places, np.int64).T, Located(frames, 10 * frames))
+        known |= dict(zip(places, frames.tolist(), strict=True))
+    flow, offset = draw.integers(0, 100, 3000), draw.integers(0, 41, 3000)
+    if order != "as they come":
+        of = np.lexsort((offset, flow))[:: 1 if order == "sorted" else -1]
+        flow, offset = flow[of], offset[of]
+    inspection = Inspection(table, np.zeros(50, np.int8), np.zeros(50, np.int32), [None], early)
+    located = inspection.locate_all(flow >> 1, flow & 1, offset)
+    remembered = [known.get(place, -1) for place in zip(flow.tolist(), offset.tolist(), strict=True)]
+    first = (1000 + (flow >> 1)).tolist()
+    told = [frame if frame >= 0 else own for frame, own in zip(remembered, first, strict=True)]
+    assert located.frames.tolist() == told
+    assert located.times.tolist() == [10 * frame if frame >= 0 else 0 for frame in remembered]
+    lists = [[], [Place(Side.TO_SERVER, 1), Place(Side.TO_CLIENT, 2)], [Place(Side.TO_CLIENT, 3)]]
+    index, list_of = np.array([4, 0, 4, 9]), np.array([1, 0, 2, 1], np.int32)
+    one, three, four = inspection.locate([4, 4, 9], [lists[1][0], lists[2][0], lists[1][0]]).frames.tolist()
+    other, last = inspection.locate([4, 9], [lists[1][1]] * 2).frames.tolist()
+    assert inspection.locate_lists(index, lists, list_of).tolist() == [[one, 0, three, four], [other, 0, 0, last]]
 
 
 def test_only_halves_of_a_connection_over_http_are_kept() -> None:
