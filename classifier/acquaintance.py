@@ -106,10 +106,10 @@ def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered |
     names = _names(scene, tenants, recalled)
     seen.look(peers=None, names=names)
     listed = [UNKNOWN] * len(tenants.addresses)
+    entries, entry_of = Distinct[Known]([UNKNOWN], {UNKNOWN: 0}), np.zeros(len(listed), np.int64)
     if scene.inventory.entries:
         listed = [scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist()]
-    entries = Distinct[Known]()
-    entry_of = np.array([entries.code(each) for each in listed], np.int64)
+        entry_of = np.array([entries.code(each) for each in listed], np.int64)
     casting = _cast(scene.rulebook, seen, entries.values, entry_of, 0)
     for step in range(1, len(roles.STEPS)):
         seen.look(peers=casting, names=names)
@@ -339,15 +339,16 @@ def _names_in(entry: object, naming: Mapping[str, int]) -> list[tuple[int, str]]
 
 
 def _names_of_dns(scene: Scene, tenants: Tenants, texts: Distinct[str]) -> Iterator[tuple[int, int, int, int]]:
-    numbers: dict[str, list[int]] = {}
-    for number, address in enumerate(tenants.addresses.tolist()):
-        numbers.setdefault(scene.addresses.texts[address], []).append(number)
+    hosts = np.argsort(tenants.addresses, kind="stable")
+    address_of = tenants.addresses[hosts]
     for index, evidence in scene.first_with_evidence(lambda entry: entry.protocol == "dns"):
         for sign in evidence.signs:
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
             if sign.field == "dns.answer" and kind in ("A", "AAAA"):
-                for number in numbers.get(value, ()):
-                    yield number, _BEST, scene.number(index), texts.code(name)
+                address = scene.addresses.numbers.get(value, -1)
+                first, end = np.searchsorted(address_of, (address, address + 1)).tolist()
+                for host in hosts[first:end].tolist():
+                    yield host, _BEST, scene.number(index), texts.code(name)
 
 
 # ---- what comes of it -------------------------------------------------------------------------
@@ -382,17 +383,17 @@ def _named_in(casting: _Casting, act: Act, hosts: NDArray[np.int64], rows: NDArr
 def _hosts(
     scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: _Casting, listed: list[Known], names: _Names
 ) -> list[Host]:
-    hosts = []
+    hosts = [NOBODY] * len(listed)
     untold: dict[str, Reason] = {}
     called = names.best(len(listed))
-    for number, (mine, of, name) in enumerate(zip(listed, casting.of.tolist(), called, strict=True)):
-        acts, part = told.get(number, untold), casting.parts[of]
-        if mine is UNKNOWN and not (part.inferred or part.versions or name):
-            hosts.append(NOBODY)
+    somebody = np.array([bool(part.inferred or part.versions) for part in casting.parts], np.bool_)[casting.of]
+    for number, (mine, name, shows) in enumerate(zip(listed, called, somebody.tolist(), strict=True)):
+        if mine is UNKNOWN and not shows and not name:
             continue
+        acts, part = told.get(number, untold), casting.parts[casting.of[number]]
         reasons = {role: tuple([acts[act] for act in shown]) for role, shown in part.cast.items()}
         against = {} if mine is UNKNOWN else _contradictions(scene.rulebook, mine, acts, reasons, part.versions)
-        hosts.append(Host(mine, Known(part.inferred, part.versions, name), reasons, against))
+        hosts[number] = Host(mine, Known(part.inferred, part.versions, name), reasons, against)
     return hosts
 
 

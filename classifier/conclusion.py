@@ -195,7 +195,6 @@ def conclude(
     )  # fmt: skip
     labelling.learn(scene)
     labelling.orient_by_announcement(scene)
-    scene.sides = Sides.of(table, addresses, orientation)
     counting = soon(partial(columns.Counted.of, table, orientation.client, captures.interfaces), jobs)
     resolved = labelling.resolve(scene)
     grounds = Grounds.of(scene, resolved)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.addresses import Addresses
+from classifier.compiled import Records, i64, kernel
 from classifier.conversations import ConversationTable
 from classifier.endpoints import Claim, EndpointMap, reachable
 from classifier.headers import TCP
@@ -209,7 +210,9 @@ def orient_by_announcement(scene: Scene) -> None:
     rows, addresses = scene.table.rows, scene.addresses
     a = _known_ports(scene, undecided, addresses.a, rows["a_port"]) >= 0
     b = _known_ports(scene, undecided, addresses.b, rows["b_port"]) >= 0
-    scene.orientation.decide(undecided[a != b], a[a != b].astype(np.int8), "endpoint-map")
+    if (a != b).any():
+        scene.orientation.decide(undecided[a != b], a[a != b].astype(np.int8), "endpoint-map")
+        scene.sides = Sides.of(scene.table, scene.addresses, scene.orientation)
 
 
 # ---- what was handed out ----------------------------------------------------------------------
@@ -593,18 +596,29 @@ SILENCES: Final = ("", "no-payload", "truncated", "gap", "limit-hit", "mid-strea
 """Why a payload could not be recognised, if its streams give a reason; the first that applies."""
 
 
+@kernel
+def _silence(flows: Records, found: NDArray[np.int32], silences: NDArray[np.int64]) -> None:
+    for index in range(len(silences)):
+        ahead, back = flows[2 * index], flows[2 * index + 1]
+        either, silence = i64(ahead.flags | back.flags), 0
+        if either & PAYLOAD == 0:
+            silence = 1
+        elif either & TRUNCATED:
+            silence = 2
+        elif either & STARTED and (ahead.missed > 0 or back.missed > 0):
+            silence = 3
+        elif either & LIMITED and found[index] == 0:
+            silence = 4
+        elif ahead.flags & (PAYLOAD | STARTED) == PAYLOAD or back.flags & (PAYLOAD | STARTED) == PAYLOAD:
+            silence = 5
+        silences[index] = silence
+
+
 def _silences(scene: Scene) -> NDArray[np.int64]:
     """Index into SILENCES of each conversation."""
-    flows = scene.table.store.flows[: 2 * scene.table.count].reshape(-1, 2)
-    ahead, back = flags = flows["flags"].T.copy()
-    conditions = [
-        ((ahead | back) & PAYLOAD) == 0,
-        ((ahead | back) & TRUNCATED) != 0,
-        (flows["missed"] > 0).any(axis=1) & (((ahead | back) & STARTED) != 0),
-        (((ahead | back) & LIMITED) != 0) & (scene.inspection.codes == 0),
-        ((flags & (PAYLOAD | STARTED)) == PAYLOAD).any(axis=0),
-    ]
-    return np.select(conditions, [1, 2, 3, 4, 5], 0).astype(np.int64)
+    silences = np.empty(scene.table.count, np.int64)
+    _silence(scene.table.store.flows, scene.inspection.codes, silences)
+    return silences
 
 
 def _condition(said: Said, server: Known, silence: str) -> str | None:
