@@ -308,9 +308,6 @@ MAX_TOLD_OF_PORT: Final = 256
 RENDER_ROWS: Final = 2048
 """Rows turned into text at a time: some megabytes, which stay in the cache until they are written."""
 
-RENDER_THREADS: Final = 2
-"""Batches turned into text at a time; with more, the file is what one waits for."""
-
 PARQUET_ROWS: Final = 64 * KIB
 """Rows in one row group: bounds the memory that Arrow copies take."""
 

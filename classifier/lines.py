@@ -9,19 +9,19 @@ has a hole. A kernel lays the pieces of a batch of rows end to end; Python never
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from functools import cache
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.beside import soon
+from classifier.beside import Ahead
 from classifier.compiled import copy, i64, inlined, kernel, u64
 from classifier.fields import NO_TIME, Coded, Column, Framed, Numbers, Texts, Times
-from classifier.limits import MIB, RENDER_ROWS, RENDER_THREADS
+from classifier.limits import MIB, RENDER_ROWS
 from classifier.result import length_of, rfc3339
 
 NUMBER: Final = 0
@@ -96,21 +96,23 @@ class Layout(NamedTuple):
 
 
 def render(columns: Mapping[str, Column], dialect: Dialect) -> Iterator[memoryview]:
-    """Rows of equally long columns in that dialect, a batch of whole lines at a time; two batches are made at once.
+    """Rows of equally long columns in that dialect, a batch of whole lines at a time, made ahead by a thread.
 
     A batch is gone once the next is asked for: their memory is used again.
     """
     plan = _Builder(dialect)
     for number, (name, column) in enumerate(columns.items()):
         plan.add(dialect.before(name, number), _plain(column))
-    layout, rows = plan.finish(), length_of(next(iter(columns.values())))
-    sheets = cycle([_Sheet(plan, layout) for _ in range(RENDER_THREADS + 1)])
-    ahead: deque[Callable[[], memoryview]] = deque()
+    batches = _batches(plan, plan.finish(), length_of(next(iter(columns.values()))))
+    with closing(Ahead(batches)) as ahead:
+        yield from ahead
+
+
+def _batches(plan: _Builder, layout: Layout, rows: int) -> Generator[memoryview, None, None]:
+    """One is made while another waits and a third is read."""
+    sheets = cycle([_Sheet(plan, layout) for _ in range(3)])
     for first in range(0, rows, RENDER_ROWS):
-        ahead.append(soon(partial(next(sheets).batch, first, min(first + RENDER_ROWS, rows)), RENDER_THREADS))
-        if len(ahead) > RENDER_THREADS:
-            yield ahead.popleft()()
-    yield from (batch() for batch in ahead)
+        yield next(sheets).batch(first, min(first + RENDER_ROWS, rows))
 
 
 class _Builder:
