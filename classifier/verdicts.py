@@ -187,9 +187,15 @@ def misplaced(rulebook: Rulebook, facts: Facts) -> list[tuple[Candidate, tuple[b
     found = [match for match in matches(rulebook, facts) if match.speech.level > Level.PORT and match.on_port]
     best = max((match.speech.level for match in found), default=Level.PORT)
     right = [match.candidate for match in found if match.speech.level is best]
-    versions = _versions_of_both(facts)
-    ways = [(each, _roles_allow(each, facts)) for each in right if _right_version(each, versions)]
-    return [] if any(all(fits) for _, fits in ways) else [(each, fits) for each, fits in ways if any(fits)]
+    versions, ways = _versions_of_both(facts), []
+    for each in right:
+        if _right_version(each, versions):
+            fits = _roles_allow(each, facts)
+            if all(fits):
+                return []
+            if any(fits):
+                ways.append((each, fits))
+    return ways
 
 
 def _roles_allow(candidate: Candidate, facts: Facts) -> tuple[bool, bool]:
