@@ -72,14 +72,14 @@ def of_scene(
     return {
         **_identity(scene, frames, counted),
         **_counts(counted),
-        **_encapsulation(scene, encapsulations),
+        **_encapsulation(counted, encapsulations),
         **_of_evidence(scene, "protocol"),
         "rpc_interfaces": _rpc_interfaces(scene, frames),
         "resolved_by": _resolved_by(scene.rulebook, told),
         **_label(labels),
         **_of_evidence(scene, "authentication", "encryption", "tls_version", "tls_sni", "ja4"),
         "firewall_rules": _lists_of_decision(labels, lambda decision: decision.firewall_rules),
-        "evidence": testimony.evidence(scene, labels, told, tenants, hosts, frames),
+        "evidence": testimony.evidence(scene, labels, told, tenants, hosts, counted.spans, frames),
     }
 
 
@@ -88,7 +88,7 @@ def of_scene(
 
 def _identity(scene: Scene, frames: Frames, counted: Counted) -> dict[str, Column]:
     texts: list[Any] = scene.addresses.texts
-    (numbers, times, digits, files, udp), sides = counted.spans, scene.sides
+    (numbers, times, digits, files, udp, _), sides = counted.spans, scene.sides
     return {
         "id": Numbers(numbers[0]),
         "community_id": Texts(counted.community_ids),
@@ -119,10 +119,9 @@ def _counts(counted: Counted) -> dict[str, Column]:
     }
 
 
-def _encapsulation(scene: Scene, encapsulations: Encapsulations) -> dict[str, Column]:
-    stacks = scene.table.rows["encapsulation"][: scene.table.count].astype(np.int64)
-    codes, first = distinct_rows((stacks,))
-    used = stacks[first].tolist()
+def _encapsulation(counted: Counted, encapsulations: Encapsulations) -> dict[str, Column]:
+    codes, first = distinct_rows((counted.spans.stacks,))
+    used = counted.spans.stacks[first].tolist()
     return {
         "vlan": Coded(codes, [encapsulations.vlans(stack) for stack in used]),
         "tunnel": Coded(codes, [encapsulations.tunnels(stack) for stack in used]),

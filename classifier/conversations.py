@@ -518,7 +518,8 @@ class Spans(NamedTuple):
 
     numbers: int64[3, conversations], id in the run, number of the first frame in its file, and of the last in its;
     times: int64[2, conversations], start and end in nanoseconds; digits: int8[2, conversations], fraction digits of
-    each; files: int32, index of the file of the first frame; udp: int32, 1 for UDP, 0 for TCP.
+    each; files: int32, index of the file of the first frame; udp: int32, 1 for UDP, 0 for TCP; stacks: int64, number
+    of the encapsulation.
     """
 
     numbers: NDArray[np.int64]
@@ -526,6 +527,7 @@ class Spans(NamedTuple):
     digits: NDArray[np.int8]
     files: NDArray[np.int32]
     udp: NDArray[np.int32]
+    stacks: NDArray[np.int64]
 
 
 @kernel
@@ -538,7 +540,7 @@ def _spans(rows: Records, digits: NDArray[np.int8], spans: Spans) -> None:
         spans.times[0, index], spans.times[1, index] = row.start, row.end
         spans.digits[0, index], spans.digits[1, index] = digits[row.interface], digits[row.last_interface]
         spans.files[index] = row.first_frame // _BLOCK
-        spans.udp[index] = row.protocol != TCP
+        spans.udp[index], spans.stacks[index] = row.protocol != TCP, row.encapsulation
 
 
 def spans(table: ConversationTable, interfaces: Interfaces) -> Spans:
@@ -546,7 +548,7 @@ def spans(table: ConversationTable, interfaces: Interfaces) -> Spans:
     count = table.count
     made = Spans(
         np.empty((3, count), np.int64), np.empty((2, count), np.int64), np.empty((2, count), np.int8),
-        np.empty(count, np.int32), np.empty(count, np.int32),
+        np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int64),
     )  # fmt: skip
     _spans(table.rows, interfaces.digits, made)
     return made

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.conversations import Spans
 from classifier.fields import Framed, Hole
-from classifier.headers import TCP
 from classifier.hosts import Host, Reason
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
@@ -49,16 +49,16 @@ class _Part(NamedTuple):
 
 
 def evidence(
-    scene: Scene, labels: Labels, told: Told, tenants: Tenants, hosts: Sequence[Host], frames: Frames
+    scene: Scene, labels: Labels, told: Told, tenants: Tenants, hosts: Sequence[Host], spans: Spans, frames: Frames
 ) -> Framed:
-    """For each labelled conversation, the facts its decision names as its basis."""
+    """For each labelled conversation, the facts its decision names as its basis. spans: of the same table."""
     labelled = np.array([decision.certainty is not None for decision in labels.decisions], np.bool_)
     rows = np.flatnonzero(labelled[labels.codes])
-    file = scene.table.rows["first_frame"][rows] // frames.BLOCK
+    file = spans.files[rows].astype(np.int64)
     parts = (
         _announced(scene.rulebook, told, rows),
         _read(scene, frames, rows, file),
-        _on_port(scene, labels, told, frames, rows, file),
+        _on_port(scene, labels, told, spans, frames, rows, file),
         _cast(scene, labels, hosts, frames, rows, tenants.client[rows], 0),
         _cast(scene, labels, hosts, frames, rows, tenants.server[rows], 1),
     )
@@ -171,20 +171,21 @@ def _payload_items(rulebook: Rulebook, evidence: object) -> Iterator[tuple[str, 
 
 
 def _on_port(
-    scene: Scene, labels: Labels, told: Told, frames: Frames, rows: NDArray[np.int64], file: NDArray[np.int64]
-) -> _Part:
+    scene: Scene, labels: Labels, told: Told, spans: Spans, frames: Frames, rows: NDArray[np.int64],
+    file: NDArray[np.int64],
+) -> _Part:  # fmt: skip
     """The server port where it is part of the evidence, which it is too where nothing else is; the first frame shows
     it."""
     counts = np.array(["port" in decision.basis for decision in labels.decisions], np.bool_)[labels.codes[rows]]
     unread = np.array([not isinstance(entry, Evidence) for entry in scene.inspection.found], np.bool_)
     counts |= unread[scene.inspection.codes[rows]] & (told.codes[rows] == 0)
-    port = (2 * scene.sides.server_port[rows] + (scene.table.rows["protocol"][rows] != TCP)) * counts
+    port = (2 * scene.sides.server_port[rows] + spans.udp[rows]) * counts
     codes, first = distinct_rows((port, file * counts))
     texts: list[Facts] = [
         (("port", "server_port", f"{both >> 1}/{'udp' if both & 1 else 'tcp'}", frames.files[own], 0),) if both else ()
         for both, own in zip(port[first].tolist(), file[first].tolist(), strict=True)
     ]
-    return _Part(codes, texts, [scene.table.rows["first_frame"][rows] % frames.BLOCK * counts])
+    return _Part(codes, texts, [spans.numbers[1][rows] * counts])
 
 
 # ---- why a host has its role ----------------------------------------------------------------

@@ -95,6 +95,7 @@ def test_what_kernels_take_out_of_rows_is_in_them(name: str) -> None:
     assert made.digits.tolist() == [digits[rows[end]].tolist() for end in ("interface", "last_interface")]
     assert made.files.tolist() == (rows["first_frame"] // block).tolist()
     assert made.udp.tolist() == (rows["protocol"] != TCP_NUMBER).tolist()
+    assert made.stacks.tolist() == rows["encapsulation"].tolist()
     said = flows["flags"][2 * np.arange(table.count) + 1 - client] & PAYLOAD != 0
     silent, lost = silent_servers(table, client) == 1, tallies(table, client)[5]
     assert not (silent & said).any()
