@@ -40,7 +40,7 @@ class Ahead(Iterator[_T], Generic[_T]):
         self._error: BaseException | None = None
         self._room, self._ready = threading.Lock(), threading.Lock()
         self._ready.acquire()
-        threading.Thread(target=self._make, name="exflow-reader", daemon=True).start()
+        threading.Thread(target=self._make, name="exflow-ahead", daemon=True).start()
 
     def __next__(self) -> _T:
         self._ready.acquire()
