@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from classifier.errors import ExflowError
+from classifier.limits import MIB
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -87,9 +88,13 @@ class Beside(Iterator[_T], Generic[_T, _R]):
 
     def __init__(self, make: Callable[[], Generator[_T, None, _R]], idle: Callable[[], None]) -> None:
         """make: called in the forked process. Raises OSError if none can be forked."""
+        from fcntl import F_SETPIPE_SZ, fcntl  # where no process can be forked, there may be none
+
         _bury()
         self._idle, self._ended = idle, False
         self._pipe, writing = os.pipe()
+        with suppress(OSError):  # who has many pipes gets no large one
+            fcntl(writing, F_SETPIPE_SZ, MIB)
         try:
             self._child = os.fork()
         except OSError:
