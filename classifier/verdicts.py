@@ -46,8 +46,9 @@ class Decision(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What a decision is put into words from: the ways that evidence and hosts leave, and their certainty; or the
-    absence. Of `PERSONS` among the roles of a host it matters only whether there are any, and so for `misplaced`.
+    """What a decision is put into words from: the ways that evidence and hosts leave, in the order of the documents,
+    and their certainty; or the absence. Of `PERSONS` among the roles of a host it matters only whether there are any,
+    and so for `misplaced`.
     """
 
     fitting: tuple[Match, ...] = ()
@@ -97,10 +98,15 @@ def judge(rulebook: Rulebook, facts: Facts) -> Judgement:
         fitting = _prefer_port([match for match in at_level if _plausible(match, facts, versions)])
         certainty = _certainty(rulebook, fitting, level, facts) if fitting else None
         if certainty:
-            return Judgement(tuple(fitting), certainty)
+            return Judgement(_in_order(fitting), certainty)
         if level >= Level.HANDOUT:
-            return Judgement(tuple(_least_contradicted(_prefer_port(at_level), facts)), "weak")
+            return Judgement(_in_order(_least_contradicted(_prefer_port(at_level), facts)), "weak")
     return Judgement(absence=_absence(rulebook, facts))
+
+
+def _in_order(found: list[Match]) -> tuple[Match, ...]:
+    """As the documents have them."""
+    return tuple(sorted(found, key=lambda match: match.candidate.order))
 
 
 def _prefer_port(found: list[Match]) -> list[Match]:
@@ -315,39 +321,41 @@ def _absence(rulebook: Rulebook, facts: Facts) -> str:
 # ---- the label -----------------------------------------------------------------------------
 
 
-def _label(rulebook: Rulebook, facts: Facts, fitting: Iterable[Match], certainty: str) -> Decision:
-    ordered = sorted(fitting, key=lambda match: (not _is_exact(match.candidate, facts), match.candidate.order))
-    versions = _versions(rulebook, facts, ordered)
-    ahead = [match for match in ordered if _is_exact(match.candidate, facts)] or ordered
-    first = _single(ahead, facts)
-    paths = dict.fromkeys(([first] if first else []) + [match.candidate.path.id for match in ordered])
+def _label(rulebook: Rulebook, facts: Facts, fitting: tuple[Match, ...], certainty: str) -> Decision:
+    known = _versions_of_both(facts)
+    versions = _versions(rulebook, facts, fitting, known)
+    ahead = [match for match in fitting if _is_exact(match.candidate, facts)] or fitting
+    first = _single(ahead, known)
+    paths = dict.fromkeys(([first] if first else []) + [match.candidate.path.id for match in (*ahead, *fitting)])
     return Decision(
         data_paths=tuple(paths),
         data_path=first,
-        client_role=_role([match.candidate.clients for match in ahead], facts.client_roles),
-        server_role=_role([match.candidate.servers for match in ahead], facts.server_roles),
+        client_role=_role({match.candidate.clients for match in ahead}, facts.client_roles),
+        server_role=_role({match.candidate.servers for match in ahead}, facts.server_roles),
         exchange_versions=versions,
         certainty=certainty,
         firewall_rules=_firewall_rules(rulebook, facts, ahead) if "2010" in versions else (),
-        basis=_basis(ordered, facts),
+        basis=_basis(fitting, facts),
     )
 
 
 def _is_exact(candidate: Candidate, facts: Facts) -> bool:
     """Whether the path names a role that is known, on each side where one is known."""
-    return all(
-        not known or ANY in words or _exact(words, known) or known <= EXCHANGE_ROLES
-        for words, known in ((candidate.clients, facts.client_roles), (candidate.servers, facts.server_roles))
-    )
+    return _names(candidate.clients, facts.client_roles) and _names(candidate.servers, facts.server_roles)
 
 
-def _single(ahead: list[Match], facts: Facts) -> str | None:
+@lru_cache(maxsize=16_384)
+def _names(words: tuple[str, ...], known: frozenset[str]) -> bool:
+    return not known or ANY in words or _exact(words, known) or known <= EXCHANGE_ROLES
+
+
+def _single(ahead: Sequence[Match], known: frozenset[str]) -> str | None:
     """The one path of which all others are parts, if there is one."""
     reach: dict[str, set[str]] = {}
     parts: dict[str, str] = {}
     for match in ahead:
         path = match.candidate.path
-        reach.setdefault(path.id, set()).update(_known_versions(match.candidate.form.versions, facts))
+        reach.setdefault(path.id, set()).update(_narrowed(match.candidate.form.versions, known))
         parts[path.id] = path.part_of
     whole = [each for each in reach if not _within(each, reach, parts)]
     return whole[0] if len(whole) == 1 else None
@@ -359,33 +367,41 @@ def _within(path: str, reach: dict[str, set[str]], parts: dict[str, str]) -> boo
     return whole in reach and reach[path] <= reach[whole]
 
 
-def _known_versions(versions: Iterable[str], facts: Facts) -> set[str]:
-    return set(versions) & _versions_of_both(facts) or set(versions)
+@lru_cache(maxsize=4096)
+def _narrowed(versions: Collection[str], known: frozenset[str]) -> frozenset[str]:
+    """Those versions that are known, or all if none is."""
+    return known.intersection(versions) or frozenset(versions)
 
 
-def _versions(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tuple[str, ...]:
-    fit = _known_versions({version for match in found for version in match.candidate.form.versions}, facts)
+def _versions(rulebook: Rulebook, facts: Facts, found: Iterable[Match], known: frozenset[str]) -> tuple[str, ...]:
+    fit = _narrowed(frozenset().union(*(match.candidate.form.versions for match in found)), known)
     for uuid, version in facts.interfaces:
         interface = rulebook.interface(uuid, version)
         if interface and interface.exchange_only and interface.versions:
-            fit = fit & set(interface.versions) or fit
+            fit = fit.intersection(interface.versions) or fit
     return tuple(version for version in VERSIONS if version in fit)
 
 
-def _role(sides: list[tuple[str, ...]], known: frozenset[str]) -> str | None:
+def _role(sides: set[tuple[str, ...]], known: frozenset[str]) -> str | None:
     """The one word that all paths agree on; exchange-server where all that is sure is that it is one."""
-    words: set[str] = set()
-    for side in sides:
-        narrowed = {role for role in known if role in side or not _INCLUDES.get(role, frozenset()).isdisjoint(side)}
-        if not narrowed and not EXCHANGE_ROLES.isdisjoint(side) and known and known <= EXCHANGE_ROLES:
-            narrowed = set(side) if known == {"exchange-server"} else set(known)
-        words |= narrowed or (set(known) if ANY in side and len(known) == 1 else set(side))
+    words = frozenset[str]().union(*(_played(side, known) for side in sides))
     if len(words) == 1:
         return next((word for word in words if word != ANY), None)
     return "exchange-server" if words and words <= EXCHANGE_ROLES else None
 
 
-def _basis(found: list[Match], facts: Facts) -> tuple[str, ...]:
+@lru_cache(maxsize=16_384)
+def _played(side: tuple[str, ...], known: frozenset[str]) -> frozenset[str]:
+    """Roles that a host which is known to have some may play where a path wants one of these words."""
+    narrowed = {role for role in known if role in side or not _INCLUDES.get(role, frozenset()).isdisjoint(side)}
+    if narrowed:
+        return frozenset(narrowed)
+    if not EXCHANGE_ROLES.isdisjoint(side) and known and known <= EXCHANGE_ROLES:
+        return frozenset(side) if known == {"exchange-server"} else known
+    return known if ANY in side and len(known) == 1 else frozenset(side)
+
+
+def _basis(found: Sequence[Match], facts: Facts) -> tuple[str, ...]:
     kinds = {match.speech.basis for match in found}
     if kinds & {"protocol", "sign"} and any(match.on_port for match in found):
         kinds.add("port")
@@ -397,7 +413,7 @@ def _basis(found: list[Match], facts: Facts) -> tuple[str, ...]:
 # ---- firewall rules ------------------------------------------------------------------------
 
 
-def _firewall_rules(rulebook: Rulebook, facts: Facts, found: list[Match]) -> tuple[str, ...]:
+def _firewall_rules(rulebook: Rulebook, facts: Facts, found: Sequence[Match]) -> tuple[str, ...]:
     """Rules of Exchange 2010 Setup that admit the conversation at its server; all of them are for TCP."""
     if facts.transport != "tcp":
         return ()
