@@ -112,10 +112,10 @@ _FIRST_DYNAMIC: Final = 1024
 def matches(rulebook: Rulebook, facts: Facts) -> tuple[Match, ...]:
     """Every form of every path that the bytes and the port allow, in no meaning order.
 
-    Of the hosts it counts only whether both are known, at ports that are chosen at run time, so the answer is shared by
-    all hosts that say the same.
+    Of the hosts it counts only whether both are known, at ports that are chosen at run time and that nobody handed out,
+    so the answer is shared by all hosts that say the same.
     """
-    dynamic = facts.server_port >= _FIRST_DYNAMIC
+    dynamic = facts.server_port >= _FIRST_DYNAMIC and not facts.resolved_kind
     both = _SOMEBODY if dynamic and facts.client_roles and facts.server_roles else _NOBODY
     return _matches(rulebook, facts._replace(
         client_roles=both, server_roles=both, client_versions=_NOBODY, server_versions=_NOBODY
