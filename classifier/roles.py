@@ -6,11 +6,11 @@ functions of one host's acts; must not know addresses, conversations or how acts
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from classifier.model import EXCHANGE_ROLES, VERSIONS
+from classifier.model import EXCHANGE_ROLES
 from classifier.rules import RoleRule, Rulebook
 
 STEPS: Final = ("by acts alone", "by roles of peers", "outsiders")
@@ -31,14 +31,11 @@ _Rules = tuple[tuple[frozenset[str], RoleRule], ...]
 """Rules, each with acts of which it needs one."""
 
 
-def versions_of(rulebook: Rulebook, acts: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=4096)
+def versions_of(rulebook: Rulebook, acts: frozenset[str]) -> frozenset[str]:
     """Versions that all of these acts allow; empty when none of them tells, or when they contradict each other."""
-    fit, told = set(VERSIONS), False
-    for act in acts:
-        if rulebook.acts[act].versions:
-            fit &= set(rulebook.acts[act].versions)
-            told = True
-    return frozenset(fit) if told else frozenset()
+    told = [versions for act in acts if (versions := rulebook.acts[act].versions)]
+    return frozenset(told[0]).intersection(*told[1:]) if told else frozenset()
 
 
 def holds(rule: RoleRule, acts: frozenset[str], versions: frozenset[str]) -> bool:
@@ -62,13 +59,21 @@ def cast(
 
     known: roles from elsewhere (the inventory), which decide who is an outsider.
     """
-    alone, by_peers, outside = _by_step(rulebook)
-    found: dict[str, tuple[str, ...]] = {}
-    _apply((*alone, *by_peers) if step else alone, acts, versions, found)
+    found = dict(_found(rulebook, acts, versions, min(step, 1)))
     if len(EXCHANGE_ROLES & found.keys()) > 1:
         found.pop("exchange-server", None)
     if step == 2 and not EXCHANGE_ROLES & (known or found.keys()):
-        _apply(outside, acts, versions, found)
+        _apply(_by_step(rulebook)[2], acts, versions, found)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _found(
+    rulebook: Rulebook, acts: frozenset[str], versions: frozenset[str], step: int
+) -> Mapping[str, tuple[str, ...]]:
+    """As `cast`, but for outsiders, and with all that is found of a role."""
+    found = dict(_found(rulebook, acts, versions, step - 1)) if step else {}
+    _apply(_by_step(rulebook)[step], acts, versions, found)
     return found
 
 
