@@ -20,10 +20,11 @@ from classifier import roles
 from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
 from classifier.inspection import members
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import SILENCE, Distinct, Labels, Scene, Tenants, distinct_rows
+from classifier.labelling import SILENCE, Labels, Scene, Tenants
 from classifier.limits import LIVE_HOSTS, LIVE_NAMES
 from classifier.matching import acts_in
 from classifier.model import EXCHANGE_ROLES
+from classifier.numbering import Distinct, distinct_rows
 from classifier.rules import Act, Condition, Rulebook
 from classifier.verdicts import agrees
 
@@ -186,9 +187,9 @@ class _Seen:
                 showing.setdefault(act.id, np.zeros(len(first.facts), np.bool_))[code] = True
         of_interest = np.any([np.zeros(len(first.facts), np.bool_), *showing.values()], axis=0)
         rows = scene.in_order(np.flatnonzero(of_interest[first.codes]))
-        codes = first.codes[rows].astype(np.int64)
+        codes = first.codes[rows]
         alike = {
-            side: np.sort(distinct_rows((codes, hosts[rows]))[1])
+            side: distinct_rows((codes, hosts[rows]))[1]
             for side, hosts in (("client", tenants.client), ("server", tenants.server))
         }
         self._rows: dict[str, NDArray[np.int64]] = {}
@@ -222,11 +223,11 @@ class _Seen:
             self._enter(act, mine[rows], rows)
 
     def _enter_named(self, act: Act, rows: NDArray[np.int64], names: _Names) -> None:
-        codes, first = np.unique(self._scene.inspection.codes[rows], return_index=True)
+        _, first = distinct_rows((self._scene.inspection.codes[rows],))
         met: dict[int, int] = {}
-        for code, index in sorted(zip(codes.tolist(), rows[first].tolist(), strict=True), key=lambda pair: pair[1]):
-            entry = self._scene.inspection.found[code]
-            for name in _named(act, entry) if isinstance(entry, Evidence) else ():
+        for index in sorted(rows[first].tolist()):
+            entry = self._scene.inspection.evidence(index)
+            for name in _named(act, entry) if entry is not None else ():
                 for number in names.bearers(name):
                     met.setdefault(number, index)
         self._enter(act, np.array(list(met), np.int64), np.array(list(met.values()), np.int64))
@@ -322,9 +323,8 @@ def _names(scene: Scene, tenants: Tenants, recalled: Mapping[int, Memory]) -> _N
         flat = np.array([(rank, texts.code(name)) for each in told for rank, name in each], np.int64).reshape(-1, 2)
         sizes = np.array([len(each) for each in told], np.int64)
         rows = scene.in_order(np.flatnonzero(sizes[scene.inspection.codes]))
-        codes = scene.inspection.codes[rows].astype(np.int64)
-        _, first = np.unique((codes << 32) | hosts[rows], return_index=True)
-        rows, codes = rows[first], codes[first]
+        rows = rows[distinct_rows((scene.inspection.codes[rows], hosts[rows]))[1]]
+        codes = scene.inspection.codes[rows]
         spread, names = np.repeat(rows, sizes[codes]), flat[members(sizes, codes)]
         parts.append(np.column_stack([hosts[spread], names[:, 0], scene.table.rows["number"][spread], names[:, 1]]))
     return _Names(np.concatenate(parts), texts.values)
@@ -416,7 +416,7 @@ def _frames(scene: Scene, shown: list[Shown]) -> NDArray[np.int64]:
     """The frame that shows each act of each host."""
     rows, places = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
     for act, _, theirs in shown:
-        _, first, of = np.unique(scene.inspection.codes[theirs], return_index=True, return_inverse=True)
+        of, first = distinct_rows((scene.inspection.codes[theirs],))
         found = [_place(scene.rulebook, act, scene.inspection.evidence(index)) for index in theirs[first].tolist()]
         rows.append(theirs)
         places.append(np.array(found, np.int64).reshape(-1, 2)[of])

@@ -19,8 +19,9 @@ from classifier.fields import Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
 from classifier.hosts import UNKNOWN, Host
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import Distinct, Labels, Scene, Tenants, distinct_rows
+from classifier.labelling import Labels, Scene, Tenants
 from classifier.model import EXCHANGE_ROLES, ROLES
+from classifier.numbering import Distinct, distinct_rows
 from classifier.packets import Frames
 
 Seen = tuple[str | None, str | None, str | None, frozenset[tuple[str, str]]]
@@ -45,7 +46,7 @@ def audit(
     seen = {index: facts.observed(index) for index in first.tolist()}
     of_codes = np.array(list(map(checklist.persons_asked, seen.values())), np.int64).reshape(-1, 2)
     roles = (of_codes[codes, side] * (1 + of) for side, of in enumerate(labels.sides))
-    codes, first = distinct_rows((codes.astype(np.int64), *roles))
+    codes, first = distinct_rows((codes, *roles))
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
     verdicts: Counter[str] = Counter()
@@ -90,9 +91,9 @@ class _Columns:
         source_of = np.array([_source(host) for host in hosts], np.int64)
         network_of = self._network_of(rules)
         self.columns = (
-            labels.codes.astype(np.int64),
+            labels.codes,
             seen_of[scene.inspection.codes],
-            states.astype(np.int64),
+            states,
             source_of[tenants.client],
             source_of[tenants.server],
             network_of[scene.sides.client],
@@ -205,7 +206,7 @@ def _frames(
 ) -> list[NDArray[np.int64]]:
     """Frame numbers of some rows, by finding: of the remark or sign that shows it, else of the payload, else the first.
     Places are worked out once for each finding of each distinct payload. codes: each row's index into made."""
-    pair_of, sample = distinct_rows((codes.astype(np.int64), scene.inspection.codes[rows].astype(np.int64)))
+    pair_of, sample = distinct_rows((codes, scene.inspection.codes[rows]))
     shown = [
         _shown(scene, index, made[code])
         for index, code in zip(rows[sample].tolist(), codes[sample].tolist(), strict=True)

@@ -28,8 +28,9 @@ from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import Encapsulations
 from classifier.hosts import Host
 from classifier.inspectors.base import Evidence
-from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
+from classifier.labelling import Labels, Resolved, Scene, Tenants
 from classifier.model import ORIENTATIONS
+from classifier.numbering import Distinct, distinct_rows
 from classifier.packets import Frames, Interfaces
 from classifier.rulebook import Rulebook
 from classifier.verdicts import Decision

@@ -7,8 +7,8 @@ RPC association. Takes what is known of the hosts as given. Decides nothing itse
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +24,16 @@ from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
 from classifier.inspectors.rpc_http import ChannelEvidence
 from classifier.matching import Facts, telling_signs
+from classifier.numbering import Distinct, distinct_rows
 from classifier.orientation import METHOD, Orientation
 from classifier.rulebook import Rulebook
 from classifier.streams import LIMITED, PAYLOAD, STARTED, TRUNCATED
 from classifier.verdicts import Decision, decide, judge, standing_for
 
-_T = TypeVar("_T", bound=Hashable)
-
 MAPPERS: Final = frozenset({135, 139, 445, 593})
 """Ports that are never handed out: the endpoint mapper's own and those of named pipes ([MS-RPCE] 2.1.1)."""
 
 ENCRYPTED: Final = frozenset({"tls", "ssh", "quic"})
-
-
-@dataclass(slots=True)
-class Distinct(Generic[_T]):
-    """Numbers for values as they come: equal values get equal numbers."""
-
-    values: list[_T] = field(default_factory=list)
-    _codes: dict[_T, int] = field(default_factory=dict)
-
-    def code(self, value: _T) -> int:
-        """The value's number."""
-        code = self._codes.setdefault(value, len(self.values))
-        if code == len(self.values):
-            self.values.append(value)
-        return code
 
 
 @dataclass(slots=True)
@@ -152,7 +136,7 @@ class Scene:
     def first_with_evidence(self, wanted: Callable[[Evidence], object]) -> Iterator[tuple[int, Evidence]]:
         """Of the conversations with the same evidence only the one that began first."""
         rows = self.in_order(self.having(wanted))
-        _, first = np.unique(self.inspection.codes[rows], return_index=True)
+        _, first = distinct_rows((self.inspection.codes[rows],))
         return self._evidence_of(rows[first].tolist())
 
     def in_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -223,7 +207,7 @@ def learn(scene: Scene) -> None:
     inspection, sides = scene.inspection, scene.sides
     rows = scene.having(lambda entry: entry.handouts or entry.interfaces)
     ports = 2 * sides.server_port[rows] + (scene.table.rows["protocol"][rows] != TCP)
-    speakers = inspection.codes[rows].astype(np.int64), sides.server[rows].astype(np.int64), ports
+    speakers = inspection.codes[rows], sides.server[rows], ports
     alike, first = distinct_rows(speakers)
     distinct = zip(*(column[first].tolist() for column in speakers), strict=True)
     claims = [
@@ -455,8 +439,8 @@ class Grounds:
             said_of[scene.inspection.codes],
             answer_of,
             np.where(udp, ports[1][sides.server_port], ports[0][sides.server_port]),
-            (sides.client_port == sides.server_port).astype(np.int64),
-            udp.astype(np.int64),
+            sides.client_port == sides.server_port,
+            udp,
             _silences(scene),
         )
         codes, first = distinct_rows(columns)
@@ -497,7 +481,7 @@ def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Know
     hosts, sorts = Distinct[Known](), Distinct[Known]()
     host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
     sort_of = np.array([sorts.code(Known(standing_for(each.roles), each.versions)) for each in hosts.values], np.int64)
-    columns = grounds.codes.astype(np.int64), host_of[tenants.client], host_of[tenants.server]
+    columns = grounds.codes, host_of[tenants.client], host_of[tenants.server]
     case_of, first = distinct_rows(columns)
     ground, client, server = cases = [column[first] for column in columns]
 
@@ -509,7 +493,7 @@ def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Know
     judged = [judge(scene.rulebook, each) for each in facts_of(first)]
     asked = [each.asked() for each in judged]
     alike = [_alike(hosts.values, side, of, [each[i] for each in asked]) for i, side in enumerate((client, server))]
-    codes, first = distinct_rows((of.astype(np.int64), *alike))
+    codes, first = distinct_rows((of, *alike))
     facts = facts_of(first)
     decisions = [
         decide(scene.rulebook, each, judged[number]) for each, number in zip(facts, of[first].tolist(), strict=True)
@@ -518,7 +502,7 @@ def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Know
 
 
 def _alike(
-    hosts: Sequence[Known], side: NDArray[np.int64], judged: NDArray[np.int32], asked: Sequence[frozenset[str]]
+    hosts: Sequence[Known], side: NDArray[np.integer[Any]], judged: NDArray[np.int32], asked: Sequence[frozenset[str]]
 ) -> NDArray[np.int64]:
     """Numbers that are equal for hosts of which decisions on the same judgement make no difference.
 
@@ -532,42 +516,6 @@ def _alike(
         for number, host in zip(set_of[judged[first]].tolist(), side[first].tolist(), strict=True)
     ]
     return np.array(numbers, np.int64)[pairs]
-
-
-def distinct_rows(columns: tuple[NDArray[np.int64], ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number equal rows of non-negative int64 columns. Returns (each row's number, a first row of each number)."""
-    key, small = np.zeros(len(columns[0]), np.int64), _TABLE + 8 * len(columns[0])
-    for column in columns:
-        for bound in (small, 1 << 63):  # until a table may be too large for what follows; until numbers would be
-            if _span(key) * _span(column) > bound:
-                key, column = (
-                    _numbered(each)[0].astype(np.int64) if _span(each) <= bound else each for each in (key, column)
-                )
-        key = key * _span(column) + column
-    return _numbered(key)
-
-
-def _span(numbers: NDArray[np.int64]) -> int:
-    """Entries of a table of them."""
-    return int(numbers.max(initial=0)) + 1
-
-
-def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number equal keys in their order: by a table of all keys where that is small, else by sorting."""
-    span = _span(keys)
-    if span > _TABLE + 8 * len(keys):
-        _, first, codes = np.unique(keys, return_index=True, return_inverse=True)
-        return codes.astype(np.int32), first
-    first_of = np.full(span, -1)
-    first_of[keys[::-1]] = np.arange(len(keys))[::-1]  # of equal keys the last one written stays
-    used = np.flatnonzero(first_of >= 0)
-    number_of = np.zeros(span, np.int32)
-    number_of[used] = np.arange(len(used))
-    return number_of[keys], first_of[used]
-
-
-_TABLE: Final = 1 << 16
-"""Entries of a table that is worth it for any number of keys."""
 
 
 def _said(rulebook: Rulebook, found: object) -> Said:

@@ -18,9 +18,10 @@ from classifier.conversations import Spans
 from classifier.fields import Framed, Hole
 from classifier.hosts import Host, Reason
 from classifier.inspectors.base import Evidence, Place
-from classifier.labelling import Distinct, Labels, Resolved, Scene, Tenants, distinct_rows
+from classifier.labelling import Labels, Resolved, Scene, Tenants
 from classifier.limits import MAX_SIGNS
 from classifier.matching import tells
+from classifier.numbering import Distinct, distinct_rows
 from classifier.packets import Frames
 from classifier.rules import Rulebook
 
@@ -62,7 +63,7 @@ def evidence(
         _cast(scene, labels, hosts, frames, rows, tenants.client[rows], 0),
         _cast(scene, labels, hosts, frames, rows, tenants.server[rows], 1),
     )
-    template_of, first = distinct_rows(tuple(part.codes.astype(np.int64) for part in parts))
+    template_of, first = distinct_rows([part.codes for part in parts])
     codes = np.zeros(scene.table.count, np.int32)
     codes[rows] = template_of + 1
     numbers: list[NDArray[np.int64]] = []
@@ -108,7 +109,7 @@ class Told(NamedTuple):
         """Look up the announcements of all resolved conversations."""
         claim, _, frame, conversation = scene.endpoint_map.said[:, resolved.best]
         file = np.where(conversation >= 0, frame // frames.BLOCK, -1)
-        told_of, first = distinct_rows((claim, file + 1))
+        told_of, first = distinct_rows((claim, file))
         stories = Distinct[tuple[str, str, str, str | None] | None]([None], {None: 0})
         told = [
             stories.code((each.kind, each.uuid, each.version, frames.files[own] if own >= 0 else None))
@@ -134,7 +135,7 @@ def _announced(rulebook: Rulebook, told: Told, rows: NDArray[np.int64]) -> _Part
 
 def _read(scene: Scene, frames: Frames, rows: NDArray[np.int64], file: NDArray[np.int64]) -> _Part:
     """What payloads say. file: in which each conversation began."""
-    code = scene.inspection.codes[rows].astype(np.int64)
+    code = scene.inspection.codes[rows]
     pair_of, first = distinct_rows((code, file))
     texts = Distinct[Facts]()
     numbers, places = [], []

@@ -11,7 +11,7 @@ from .modules import Import, imports, trees
 
 ROOMS = (
     "errors limits model fields keeping machine_code compiled compiling toml_files memory beside",
-    "packets addresses blocks tools",
+    "packets addresses numbering blocks tools",
     "sources headers fragments community_id",
     "inspectors.base",
     "streams conversations orientation retirement",
