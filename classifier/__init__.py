@@ -8,7 +8,7 @@
 The house, in the order in which its rooms may import each other:
 
     errors limits model fields   the exceptions, every bound, the nouns, every column
-    keeping compiled             what runs keep for the next ones; how kernels are compiled
+    keeping compiled hashing     what runs keep for the next ones; how kernels are compiled; keyed hashes
     memory beside                what several processes share, and make ahead
     packets addresses sources/   captures -> batches of packets, in columns
     headers fragments            links, tunnels, IP, TCP and UDP -> one row about the innermost segment

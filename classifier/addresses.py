@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.compiled import Records, i64, kernel, u64
+from classifier.hashing import SECRET, Secret, share, spread
 
 _V4_MAPPED: Final = 0xFFFF
 
@@ -18,7 +19,7 @@ _V4_MAPPED: Final = 0xFFFF
 @kernel
 def _intern(
     rows: Records, count: int, codes_a: NDArray[np.int32], codes_b: NDArray[np.int32],
-    high: NDArray[np.uint64], low: NDArray[np.uint64], slots: NDArray[np.int32],
+    high: NDArray[np.uint64], low: NDArray[np.uint64], slots: NDArray[np.int32], secret: Secret,
 ) -> int:  # fmt: skip
     """Number the addresses of conversations in order of appearance. Returns how many there are.
 
@@ -28,8 +29,7 @@ def _intern(
     for index in range(2 * count):
         row = rows[index // 2]
         word_high, word_low = (row.b_high, row.b_low) if index & 1 else (row.a_high, row.a_low)
-        mixed = (word_low ^ (word_high * u64(0x9E3779B97F4A7C15))) * u64(0xD6E8FEB86659FD93)
-        slot = i64((mixed ^ (mixed >> u64(32))) & u64(mask))
+        slot = i64(spread(share(secret, 0, word_low) + share(secret, 1, word_high)) & u64(mask))
         while slots[slot] != 0 and (high[slots[slot] - 1] != word_high or low[slots[slot] - 1] != word_low):
             slot = (slot + 1) & mask
         if slots[slot] == 0:
@@ -56,7 +56,8 @@ class Addresses:
         """The addresses of the first count conversations (`conversations.CONVERSATION` records)."""
         a, b = np.empty(count, np.int32), np.empty(count, np.int32)
         high, low = np.empty(2 * count, np.uint64), np.empty(2 * count, np.uint64)
-        known = int(_intern(rows, count, a, b, high, low, np.zeros(1 << (4 * count + 15).bit_length(), np.int32)))
+        slots = np.zeros(1 << (4 * count + 15).bit_length(), np.int32)
+        known = int(_intern(rows, count, a, b, high, low, slots, SECRET))
         return cls(_texts(high[:known], low[:known]), a, b)
 
     @cached_property

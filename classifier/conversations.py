@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from classifier import memory
 from classifier.compiled import Record, Records, i64, inlined, kernel, prefetch, u32, u64
 from classifier.fragments import Completed
+from classifier.hashing import SECRET, Secret
 from classifier.headers import ACK, FIN, RST, SYN, TCP, UDP, HeaderColumns, conversation_key
 from classifier.limits import MAX_CONVERSATIONS, SPAN_WINDOW_NS, UDP_TIMEOUT_NS
 from classifier.packets import Frames, Interfaces, PacketBatch
@@ -72,13 +73,13 @@ FAR: Final = 1 << 30
 
 
 @kernel
-def rehash(rows: Records, count: int, slots: NDArray[np.int32]) -> None:
+def rehash(rows: Records, count: int, slots: NDArray[np.int32], secret: Secret) -> None:
     """Enter the newest conversation of each key into empty slots."""
     mask = len(slots) - 1
     for index in range(count):
         row = rows[index]
         key = conversation_key(
-            row.a_high, row.a_low, i64(row.a_port), row.b_high, row.b_low, i64(row.b_port), i64(row.protocol)
+            row.a_high, row.a_low, i64(row.a_port), row.b_high, row.b_low, i64(row.b_port), i64(row.protocol), secret
         )
         slot = i64(key & u64(mask))
         while slots[slot] != 0 and not _same_key(rows[slots[slot] - 1], row):
@@ -317,7 +318,7 @@ class ConversationTable:
         counters = counters.copy()
         counters[USED] = count
         slots = np.zeros(4 * len(rows), np.int32)
-        rehash(rows, count, slots)
+        rehash(rows, count, slots, SECRET)
         return cls(rows, store, slots, counters)
 
     @property
@@ -402,7 +403,7 @@ class ConversationTable:
         """Twice the rows, flows and slots."""
         self.reach(2 * len(self.rows))
         self._slots = np.zeros(2 * len(self._slots), np.int32)
-        rehash(self.rows, self.count, self._slots)
+        rehash(self.rows, self.count, self._slots, SECRET)
 
 
 STATES: Final[tuple[str | None, ...]] = (

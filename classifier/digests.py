@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.compiled import i64, kernel, u64
+from classifier.hashing import LOW
 
 Words = NDArray[np.uint64]
 
@@ -30,9 +31,6 @@ BLOCK: Final = 512
 """Words that go to one pair of sums: 4 KiB, so that the key stays near the processor and most rows are one block."""
 
 PRIME: Final = (1 << 61) - 1
-
-LOW: Final = (1 << 32) - 1
-"""The lower half of a word."""
 
 # A state: how many words are in the sums of the present block; the sums; the values of the polynomials.
 FILLED, SUMS, VALUES, STATE = 0, 1, 3, 5

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from classifier import memory
 from classifier.compiled import be16, be32, be64, i64, inlined, kernel, u64
+from classifier.hashing import SECRET, Secret, share, spread
 from classifier.limits import MAX_ENCAPSULATION_STACKS, MAX_ENCAPSULATIONS, MAX_LAYERS
 from classifier.packets import Interfaces, PacketBatch
 
@@ -145,14 +146,13 @@ class Encapsulations:
 
 
 @kernel
-def _intern(stacks: _Stacks, depth: int) -> int:
+def _intern(stacks: _Stacks, depth: int, secret: Secret) -> int:
     """Row of the stack at hand, a new one if it was not seen before; 0 when the table is full."""
-    digest = u64(depth)
+    total = share(secret, MAX_ENCAPSULATIONS, depth)
     for i in range(depth):
-        digest = (digest ^ u64(stacks.open[i])) * u64(0x9E3779B97F4A7C15)
-        digest ^= digest >> u64(29)
+        total += share(secret, i, stacks.open[i])
     mask = len(stacks.slots) - 1
-    slot = i64(digest & u64(mask))
+    slot = i64(spread(total) & u64(mask))
     while stacks.slots[slot] != 0:
         row = stacks.slots[slot]
         same = stacks.depth[row] == depth
@@ -342,17 +342,17 @@ def _mix(value: int, word: int) -> int:
 
 
 @inlined
-def _endpoint_key(high: int, low: int, port: int) -> int:
-    return _mix(_mix(u64(port), low), high)
+def _endpoint_key(high: int, low: int, port: int, secret: Secret) -> int:
+    return spread(share(secret, 0, low) + share(secret, 1, high) + share(secret, 2, port))
 
 
 @inlined
 def conversation_key(
-    high: int, low: int, port: int, other_high: int, other_low: int, other_port: int, protocol: int
+    high: int, low: int, port: int, other_high: int, other_low: int, other_port: int, protocol: int, secret: Secret
 ) -> int:
     """A hash of both endpoints, whichever of them comes first, and the protocol."""
-    both = _endpoint_key(high, low, port) + _endpoint_key(other_high, other_low, other_port)
-    return _mix(both, u64(protocol))
+    both = _endpoint_key(high, low, port, secret) + _endpoint_key(other_high, other_low, other_port, secret)
+    return spread(both + share(secret, 3, protocol))
 
 
 @inlined
@@ -385,6 +385,7 @@ def _walk(
     row: int,
     columns: HeaderColumns,
     stacks: _Stacks,
+    secret: Secret,
 ) -> None:
     """Walk the headers in data[start:captured_end] and fill one row.
 
@@ -526,13 +527,13 @@ def _walk(
     payload_captured[row] = max(end - p, 0)
     payload_length[row] = max(wire_end - p, 0)
     if depth:
-        encapsulation[row] = _intern(stacks, depth)
+        encapsulation[row] = _intern(stacks, depth, secret)
     if protocol[row] == FRAGMENT:
         return
     digest[row] = _digest(data, transport, min(p, end), end, protocol[row], identification, wire_end - p)
     key[row] = conversation_key(
         source_high[row], source_low[row], i64(source_port[row]),
-        target_high[row], target_low[row], i64(target_port[row]), i64(protocol[row]),
+        target_high[row], target_low[row], i64(target_port[row]), i64(protocol[row]), secret,
     )  # fmt: skip
 
 
@@ -547,6 +548,7 @@ def _decode(
     link_type: NDArray[np.int32],
     columns: HeaderColumns,
     stacks: _Stacks,
+    secret: Secret,
 ) -> int:
     """Fill count rows; returns how many of them are fragments."""
     fragments = 0
@@ -554,7 +556,7 @@ def _decode(
         start = offset[row]
         link = i64(link_type[interface[row]])
         _walk(data, start, start + captured[row], start + wire[row], _ETHERNET if link == 1 else _LINK, link,
-              row, columns, stacks)  # fmt: skip
+              row, columns, stacks, secret)  # fmt: skip
         if columns.protocol[row] == FRAGMENT:
             fragments += 1
     return fragments
@@ -574,6 +576,7 @@ def decode(batch: PacketBatch, interfaces: Interfaces, columns: HeaderColumns, k
             interfaces.link_type,
             columns,
             known.stacks,
+            SECRET,
         )
     )
 
@@ -587,9 +590,10 @@ def _walk_payload(
     row: int,
     columns: HeaderColumns,
     stacks: _Stacks,
+    secret: Secret,
 ) -> None:
     """`_walk` from what an IP header of that protocol carries."""
-    _walk(data, start, end, end, _IP_PROTOCOL, protocol, row, columns, stacks)
+    _walk(data, start, end, end, _IP_PROTOCOL, protocol, row, columns, stacks, secret)
 
 
 def decode_datagram(
@@ -607,6 +611,6 @@ def decode_datagram(
     where the payload is no further tunnel.
     """
     outer = int(columns.encapsulation[row])
-    _walk_payload(data, start, start + size, protocol, row, columns, known.stacks)
+    _walk_payload(data, start, start + size, protocol, row, columns, known.stacks, SECRET)
     if columns.protocol[row] and columns.encapsulation[row] == 0:
         columns.encapsulation[row] = outer

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.compiled import Column, i64, kernel, u64
+from classifier.hashing import SECRET, Secret, share, spread
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -37,23 +38,23 @@ def distinct_rows(columns: Sequence[NDArray[np.integer[Any]]]) -> tuple[NDArray[
     count = len(columns[0])
     codes, first = np.empty(count, np.int32), np.empty(count, np.int64)
     slots = np.zeros(1 << (2 * count).bit_length(), np.int32)
-    known = int(_number_rows(np.stack(columns, dtype=np.int64), codes, first, slots))
+    known = int(_number_rows(np.stack(columns, dtype=np.int64), codes, first, slots, SECRET))
     return codes, first[:known].copy()
 
 
 @kernel
 def _number_rows(
-    columns: NDArray[np.int64], codes: NDArray[np.int32], first: NDArray[np.int64], slots: NDArray[np.int32]
-) -> int:
+    columns: NDArray[np.int64], codes: NDArray[np.int32], first: NDArray[np.int64], slots: NDArray[np.int32],
+    secret: Secret,
+) -> int:  # fmt: skip
     """As `distinct_rows`. slots: zeros; a power of two of them, more than there are rows. Returns how many numbers."""
     width, count = columns.shape
     mask, known = len(slots) - 1, 0
     for index in range(count):
-        mixed = u64(0)
+        total = u64(0)
         for part in range(width):
-            mixed = (mixed ^ u64(columns[part, index])) * u64(0x9E3779B97F4A7C15)
-            mixed ^= mixed >> u64(32)
-        slot = i64(mixed & u64(mask))
+            total += share(secret, part, columns[part, index])
+        slot = i64(spread(total) & u64(mask))
         code = slots[slot] - 1
         while code >= 0 and not _equal(columns, first[code], index):
             slot = (slot + 1) & mask

@@ -10,7 +10,7 @@ import pytest
 from .modules import Import, imports, trees
 
 ROOMS = (
-    "errors limits model fields keeping machine_code compiled compiling toml_files memory beside",
+    "errors limits model fields keeping machine_code compiled compiling hashing toml_files memory beside",
     "packets addresses numbering blocks tools",
     "sources headers fragments community_id",
     "inspectors.base",
