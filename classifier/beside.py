@@ -190,6 +190,11 @@ def soon(work: Callable[[], _R], jobs: int) -> Callable[[], _R]:
     return outcome
 
 
+def let_go(things: list[Any]) -> None:
+    """Empty a list in a thread: where it holds large memory that nobody else knows, to give it back takes a while."""
+    threading.Thread(target=things.clear, name="exflow-freeing", daemon=True).start()
+
+
 @contextmanager
 def meanwhile(work: Callable[[], _R], jobs: int) -> Iterator[Callable[[], _R]]:
     """A context in which work is done by a forked process, where there can be one: what waits for its outcome, or else

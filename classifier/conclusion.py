@@ -18,7 +18,7 @@ from classifier import acquaintance, audit, columns, labelling
 from classifier.acceptance import Acceptance, load_acceptances
 from classifier.addresses import Addresses
 from classifier.assembly import Assembling, Assembly, Departed
-from classifier.beside import meanwhile, soon
+from classifier.beside import let_go, meanwhile, soon
 from classifier.crew import Crew
 from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
@@ -185,7 +185,9 @@ def conclude(
     addresses = Addresses.of(table.rows, table.count)
     orientation = first_look(table, named_ports(rulebook))
     inspection = (reading or Reading(jobs)).rest(table, orientation)
+    arena = [table.store.arena]
     table.store = table.store.without_bytes()
+    let_go(arena)
     with _reading_inside(inspection, insides):
         labelling.join_channels(inspection)
     labelling.orient_by_payload(orientation, inspection)

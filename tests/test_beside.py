@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.beside import Ahead, soon
+from classifier.beside import Ahead, let_go, soon
 from classifier.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,21 @@ def said(code: str, *arguments: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_what_is_let_go_is_given_up_by_another_thread() -> None:
+    gone: list[str] = []
+
+    class Large:
+        def __del__(self) -> None:
+            gone.append(threading.current_thread().name)
+
+    things = [Large()]
+    let_go(things)
+    until = time.monotonic() + 60
+    while not gone and time.monotonic() < until:
+        time.sleep(0.001)
+    assert (gone, things) == (["exflow-freeing"], [])
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
