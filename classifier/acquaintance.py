@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import roles
-from classifier.hosts import NOBODY, UNKNOWN, Host, Known, Reason
+from classifier.hosts import UNKNOWN, Deeds, Hosts, Known, Part, Reason
 from classifier.inspection import members
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import SILENCE, Labels, Scene, Tenants
@@ -100,70 +100,76 @@ def _without(found: dict[int, Memory], scene: Scene) -> dict[int, Memory]:
     }
 
 
-def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered | None = None) -> list[Host]:
+def meet(scene: Scene, tenants: Tenants, first: Labels, remembered: Remembered | None = None) -> Hosts:
     """What every host is, by its number in tenants, from first decisions, which knew no hosts."""
     recalled = remembered.recall(scene, tenants) if remembered is not None else {}
     seen = _Seen(scene, tenants, first, recalled)
     names = _names(scene, tenants, recalled)
     seen.look(peers=None, names=names)
-    listed = [UNKNOWN] * len(tenants.addresses)
-    entries, entry_of = Distinct[Known]([UNKNOWN], {UNKNOWN: 0}), np.zeros(len(listed), np.int64)
+    entries, entry_of = Distinct[Known | None]([None], {None: 0}), np.zeros(len(tenants.addresses), np.int64)
     if scene.inventory.entries:
-        listed = [scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist()]
-        entry_of = np.array([entries.code(each) for each in listed], np.int64)
-    casting = _cast(scene.rulebook, seen, entries.values, entry_of, 0)
+        listed = (scene.inventory.known(scene.addresses.texts[number]) for number in tenants.addresses.tolist())
+        entry_of = np.array(list(map(entries.code, listed)), np.int64)
     for step in range(1, len(roles.STEPS)):
-        seen.look(peers=casting, names=names)
-        casting = _cast(scene.rulebook, seen, entries.values, entry_of, step)
-    told = _told(scene, seen, None if remembered is not None else casting)
+        seen.look(peers=_peers(scene.rulebook, seen, entries.values, entry_of, step - 1), names=names)
+    of, sorts = _sorts(seen, entries.values, entry_of)
+    parts = [_part(scene.rulebook, acts, entry) for acts, entry in sorts]
+    deeds = _deeds(scene, seen, None if remembered is not None else (parts, of))
     if remembered is not None:
-        remembered.keep(scene, tenants, told, names)
-    return _hosts(scene, told, casting, listed, names)
+        remembered.keep(scene, tenants, deeds.by_host(range(len(tenants.addresses))), names)
+    return Hosts(parts, of, *names.best(len(tenants.addresses)), deeds)
 
 
-class _Part(NamedTuple):
-    """What hosts with the same acts and the same entry of the inventory play.
-
-    known: roles as far as they are known. inferred: those that acts tell, and cast: each with the acts that it stands
-    on, in order. versions: as acts tell, of what may be an Exchange server. named: acts that have to be told with what
-    shows them.
-    """
-
-    known: frozenset[str]
-    inferred: frozenset[str]
-    cast: dict[str, tuple[str, ...]]
-    versions: frozenset[str]
-    named: frozenset[str]
-
-
-class _Casting(NamedTuple):
-    """parts: what is played; of: int32, the number of each host's part."""
-
-    parts: list[_Part]
-    of: NDArray[np.int32]
-
-
-def _cast(
-    rulebook: Rulebook, seen: _Seen, entries: Sequence[Known], entry_of: NDArray[np.int64], step: int
-) -> _Casting:
-    """Roles of every host, once for each distinct set of acts. entry_of: each host's entry of the inventory."""
+def _sorts(
+    seen: _Seen, entries: Sequence[Known | None], entry_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], list[tuple[frozenset[str], Known | None]]]:
+    """Of each host the number of its sort, and of each sort the acts and the entry in the inventory. entry_of: each
+    host's."""
     set_of = seen.all_acts()
     of, first = distinct_rows((set_of, entry_of))
-    parts = [
-        _part(rulebook, seen.sets.values[acts], entries[entry], step)
-        for acts, entry in zip(set_of[first].tolist(), entry_of[first].tolist(), strict=True)
-    ]
-    return _Casting(parts, of)
+    sets, numbers = set_of[first].tolist(), entry_of[first].tolist()
+    return of, [(seen.sets.values[acts], entries[entry]) for acts, entry in zip(sets, numbers, strict=True)]
 
 
-def _part(rulebook: Rulebook, acts: frozenset[str], listed: Known, step: int) -> _Part:
-    versions = roles.versions_of(rulebook, acts)
-    cast = roles.cast(rulebook, acts, listed.versions or versions, listed.roles, step) if acts else {}
-    inferred = frozenset(cast)
-    known = listed.roles or inferred
-    ours = not known or not EXCHANGE_ROLES.isdisjoint(known)  # a mail program has no version of Exchange
-    named = acts if listed.versions else frozenset(chain.from_iterable(cast.values()))
-    return _Part(known, inferred, dict(sorted(cast.items())), versions if ours else frozenset(), named)
+class _Peers(NamedTuple):
+    """Roles as far as they are known by a step. of: int32, the number of each host's sort; known: of each sort."""
+
+    of: NDArray[np.int32]
+    known: list[frozenset[str]]
+
+
+def _peers(
+    rulebook: Rulebook, seen: _Seen, entries: Sequence[Known | None], entry_of: NDArray[np.int64], step: int
+) -> _Peers:
+    of, sorts = _sorts(seen, entries, entry_of)
+    listed = [(entry or UNKNOWN).roles for _, entry in sorts]
+    inferred = [frozenset(_cast(rulebook, acts, entry, step)) for acts, entry in sorts]
+    return _Peers(of, [known or told for known, told in zip(listed, inferred, strict=True)])
+
+
+def _cast(rulebook: Rulebook, acts: frozenset[str], entry: Known | None, step: int) -> dict[str, tuple[str, ...]]:
+    """The roles of a sort of hosts that a step infers, with the acts that they stand on."""
+    if not acts:
+        return {}
+    listed = entry or UNKNOWN
+    return roles.cast(rulebook, acts, listed.versions or roles.versions_of(rulebook, acts), listed.roles, step)
+
+
+def _part(rulebook: Rulebook, acts: frozenset[str], entry: Known | None) -> Part:
+    """What a sort of hosts plays in the end."""
+    listed, versions = entry or UNKNOWN, roles.versions_of(rulebook, acts)
+    cast = dict(sorted(_cast(rulebook, acts, entry, len(roles.STEPS) - 1).items()))
+    known = listed.roles or frozenset(cast)
+    if known and EXCHANGE_ROLES.isdisjoint(known):  # a mail program has no version of Exchange
+        versions = frozenset()
+    against = {role: why for role, why in cast.items() if listed.roles and not agrees(role, listed.roles)}
+    if listed.versions and versions.isdisjoint(listed.versions):
+        for act in filter(acts.__contains__, rulebook.acts):
+            fitting = rulebook.acts[act].versions
+            if fitting and listed.versions.isdisjoint(fitting):
+                word = " or ".join(fitting)
+                against[word] = (*against.get(word, ()), act)
+    return Part(entry, Known(frozenset(cast), versions), cast, against)
 
 
 # ---- who did what ----------------------------------------------------------------------------
@@ -205,7 +211,7 @@ class _Seen:
             numbers[number] = self.sets.code(self.sets.values[numbers[number]].union(memory.acts))
         return numbers
 
-    def look(self, peers: _Casting | None, names: _Names) -> None:
+    def look(self, peers: _Peers | None, names: _Names) -> None:
         """Enter the acts that ask no peers, or (with what the peers play) those that do."""
         for act_id, rows in self._rows.items():
             act = self._scene.rulebook.acts[act_id]
@@ -217,7 +223,7 @@ class _Seen:
             sides = self._tenants
             mine, other = (sides.server, sides.client) if act.side == "server" else (sides.client, sides.server)
             if peers is not None:
-                fits = np.array([not part.known.isdisjoint(act.peers) for part in peers.parts], np.bool_)
+                fits = np.array([not known.isdisjoint(act.peers) for known in peers.known], np.bool_)
                 rows = rows[fits[peers.of[other[rows]]]]
             rows = rows[distinct_rows((mine[rows],))[1]]
             self._enter(act, mine[rows], rows)
@@ -289,15 +295,16 @@ class _Names:
             mine[text] = min((rank, conversation), mine.get(text, (rank, conversation)))
         return found
 
-    def best(self, count: int) -> list[str]:
-        """What each host is called, "" if nobody says: by rank, conversation and alphabet."""
-        called = sorted(range(len(self._texts)), key=self._texts.__getitem__)
-        place = np.argsort(np.array(called, np.int64))
+    def best(self, count: int) -> tuple[list[str], NDArray[np.int64]]:
+        """Distinct names, and which of them each host is called, -1 if nobody says: by rank, conversation and
+        alphabet."""
+        alphabet = sorted(range(len(self._texts)), key=self._texts.__getitem__)
+        place = np.argsort(np.array(alphabet, np.int64))
         hosts, rank, conversation, name = self.rows.T
         order = np.lexsort((place[name], conversation, rank))[::-1]
-        chosen = np.full(count, -1)
-        chosen[hosts[order]] = name[order]  # of equal hosts the last one written stays
-        return [self._texts[number] if number >= 0 else "" for number in chosen.tolist()]
+        called = np.full(count, -1)
+        called[hosts[order]] = name[order]  # of equal hosts the last one written stays
+        return self._texts, called
 
     def bearers(self, name: str) -> list[int]:
         """Numbers of the hosts that have this name, in letters of either case."""
@@ -344,7 +351,7 @@ def _names_of_dns(scene: Scene, tenants: Tenants, texts: Distinct[str]) -> Itera
     for index, evidence in scene.first_with_evidence(lambda entry: entry.protocol == "dns"):
         for sign in evidence.signs:
             name, kind, value = (*sign.value.split(" ", 2), "", "")[:3]
-            if sign.field == "dns.answer" and kind in ("A", "AAAA"):
+            if sign.field == "dns.answer" and kind in ("A", "AAAA") and name:
                 address = scene.addresses.numbers.get(value, -1)
                 first, end = np.searchsorted(address_of, (address, address + 1)).tolist()
                 for host in hosts[first:end].tolist():
@@ -354,62 +361,33 @@ def _names_of_dns(scene: Scene, tenants: Tenants, texts: Distinct[str]) -> Itera
 # ---- what comes of it -------------------------------------------------------------------------
 
 
-def _told(scene: Scene, seen: _Seen, casting: _Casting | None) -> dict[int, dict[str, Reason]]:
-    """Every act of every host (or only those that its part names), with the first conversation that shows it, be it one
-    that has left."""
-    told: dict[int, dict[str, Reason]] = {}
-    shown = seen.shown if casting is None else [_named_in(casting, *each) for each in seen.shown]
-    frames, done = _frames(scene, shown).tolist(), 0
-    for act, hosts, rows in shown:
-        end = done + len(rows)
-        numbers = scene.table.rows["number"][rows].tolist()
-        for host, number, frame in zip(hosts.tolist(), numbers, frames[done:end], strict=True):
-            told.setdefault(host, {})[act.id] = Reason(act.id, number, frame)
-        done = end
-    for host, memory in seen.recalled.items():
-        mine = told.setdefault(host, {})
-        for name, reason in memory.acts.items():
-            if name not in mine or reason.conversation < mine[name].conversation:
-                mine[name] = reason
-    return told
+def _deeds(scene: Scene, seen: _Seen, cast: tuple[Sequence[Part], NDArray[np.int32]] | None) -> Deeds:
+    """Every act of every host, with the first conversation that shows it, be it one that has left. cast: parts, and the
+    number of each host's; where it is given, only acts that parts name."""
+    shown = seen.shown
+    if cast is not None:
+        named = [frozenset(chain.from_iterable((*part.cast.values(), *part.contradicted.values()))) for part in cast[0]]
+        shown = [_named_in(named, cast[1], *each) for each in shown]
+    acts = Distinct[str]()
+    rows = np.concatenate([np.zeros(0, np.int64), *(rows for _, _, rows in shown)])
+    hosts = np.concatenate([np.zeros(0, np.int64), *(hosts for _, hosts, _ in shown)])
+    codes = np.array([acts.code(act.id) for act, _, _ in shown], np.int64)
+    of = np.repeat(codes, np.array([len(rows) for _, _, rows in shown], np.int64))
+    told = np.stack((hosts, of, scene.table.rows["number"][rows], _frames(scene, shown)))
+    recalled = [
+        (host, acts.code(act), reason.conversation, reason.frame)
+        for host, memory in seen.recalled.items()
+        for act, reason in memory.acts.items()
+    ]
+    return Deeds.of(acts.values, np.concatenate((told, np.array(recalled, np.int64).reshape(-1, 4).T), axis=1))
 
 
-def _named_in(casting: _Casting, act: Act, hosts: NDArray[np.int64], rows: NDArray[np.int64]) -> Shown:
+def _named_in(
+    named: Sequence[frozenset[str]], of: NDArray[np.int32], act: Act, hosts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Shown:
     """An act, where the parts of its hosts name it."""
-    named = np.array([act.id in part.named for part in casting.parts], np.bool_)[casting.of[hosts]]
-    return act, hosts[named], rows[named]
-
-
-def _hosts(
-    scene: Scene, told: Mapping[int, Mapping[str, Reason]], casting: _Casting, listed: list[Known], names: _Names
-) -> list[Host]:
-    hosts = [NOBODY] * len(listed)
-    untold: dict[str, Reason] = {}
-    called = names.best(len(listed))
-    somebody = np.array([bool(part.inferred or part.versions) for part in casting.parts], np.bool_)[casting.of]
-    for number, (mine, name, shows) in enumerate(zip(listed, called, somebody.tolist(), strict=True)):
-        if mine is UNKNOWN and not shows and not name:
-            continue
-        acts, part = told.get(number, untold), casting.parts[casting.of[number]]
-        reasons = {role: tuple([acts[act] for act in shown]) for role, shown in part.cast.items()}
-        against = {} if mine is UNKNOWN else _contradictions(scene.rulebook, mine, acts, reasons, part.versions)
-        hosts[number] = Host(mine, Known(part.inferred, part.versions, name), reasons, against)
-    return hosts
-
-
-def _contradictions(
-    rulebook: Rulebook, listed: Known, told: Mapping[str, Reason], reasons: Mapping[str, tuple[Reason, ...]],
-    versions: frozenset[str],
-) -> dict[str, tuple[Reason, ...]]:  # fmt: skip
-    """Roles that the inventory doesn't allow; versions that acts tell and that it doesn't list."""
-    found = {role: why for role, why in reasons.items() if listed.roles and not agrees(role, listed.roles)}
-    if listed.versions and versions.isdisjoint(listed.versions):
-        for act, reason in told.items():
-            fitting = rulebook.acts[act].versions
-            if fitting and listed.versions.isdisjoint(fitting):
-                word = " or ".join(fitting)
-                found[word] = (*found.get(word, ()), reason)
-    return found
+    told = np.array([act.id in acts for acts in named], np.bool_)[of[hosts]]
+    return act, hosts[told], rows[told]
 
 
 def _frames(scene: Scene, shown: list[Shown]) -> NDArray[np.int64]:

@@ -6,8 +6,9 @@ Owns which facts conversations share and which frame shows a finding. What is a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from classifier.conversations import STATES
 from classifier.expectations import Observed, Remark
 from classifier.fields import Framed, Hole
 from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
-from classifier.hosts import UNKNOWN, Host
+from classifier.hosts import UNKNOWN, Hosts, Part, Reason
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Labels, Scene, Tenants
 from classifier.model import EXCHANGE_ROLES, ROLES
@@ -36,7 +37,7 @@ class Audit(NamedTuple):
 
 
 def audit(
-    scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
+    scene: Scene, labels: Labels, tenants: Tenants, hosts: Hosts, states: NDArray[np.int32],
     silent: NDArray[np.int64], rules: Sequence[FindingRule], frames: Frames,
 ) -> Audit:  # fmt: skip
     """Check every distinct set of facts once. states: into `STATES`; silent: as of `silent_servers`."""
@@ -79,7 +80,7 @@ class _Columns:
     roles that make no difference for a label (`Judgement.asked`)."""
 
     def __init__(
-        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Sequence[Host], states: NDArray[np.int32],
+        self, scene: Scene, labels: Labels, tenants: Tenants, hosts: Hosts, states: NDArray[np.int32],
         silent: NDArray[np.int64], rules: Sequence[FindingRule], frames: Frames,
     ) -> None:  # fmt: skip
         self._labels, self._scene = labels, scene
@@ -88,7 +89,7 @@ class _Columns:
         self._seen, self._remarks = Distinct[Seen](), Distinct[tuple[Remark, ...]]()
         self._networks = Distinct[frozenset[str]]()
         seen_of = np.array([self._seen.code(_seen(entry, asked)) for entry in scene.inspection.found], np.int64)
-        source_of = np.array([_source(host) for host in hosts], np.int64)
+        source_of = np.array([_source(part) for part in hosts.parts], np.int64)[hosts.of]
         network_of = self._network_of(rules)
         self.columns = (
             labels.codes,
@@ -124,14 +125,14 @@ class _Columns:
             return np.full(len(texts), nowhere, np.int64)
         return np.array([self._networks.code(within(networks, text)) for text in texts], np.int64)
 
-    def _remark_codes(self, tenants: Tenants, hosts: Sequence[Host], frames: Frames) -> NDArray[np.int64]:
+    def _remark_codes(self, tenants: Tenants, hosts: Hosts, frames: Frames) -> NDArray[np.int64]:
         """Of each conversation, the number of what it shows against the inventory."""
         shown: dict[int, list[Remark]] = {}
-        for each, host in enumerate(hosts):
-            if host.contradicted or (self._scene.inventory.entries and host.listed is UNKNOWN and host.reasons):
-                address = self._scene.addresses.texts[int(tenants.addresses[each])]
-                for number, remark in _remarks(self._scene, host, address, frames):
-                    shown.setdefault(number, []).append(remark)
+        remarkable = np.flatnonzero(hosts.having(partial(_remarkable, self._scene))).tolist()
+        for each, acts in hosts.deeds.by_host(remarkable).items():
+            address = self._scene.addresses.texts[int(tenants.addresses[each])]
+            for number, remark in _remarks(self._scene, hosts.parts[hosts.of[each]], acts, address, frames):
+                shown.setdefault(number, []).append(remark)
         codes = np.full(self._scene.table.count, self._remarks.code(()), np.int64)
         for index, remarks in zip(self._scene.indexes(list(shown)), shown.values(), strict=True):
             if index >= 0:
@@ -175,27 +176,35 @@ def _validity(entry: object) -> tuple[int, int, int]:
 _VALIDITY: Final = ("tls.certificate-not-before", "tls.certificate-not-after")
 
 
-def _source(host: Host) -> int:
-    """Index into _SOURCES: who says what the host is."""
-    return 1 if host.listed.roles else 2 if host.inferred.roles else 0
+def _source(part: Part) -> int:
+    """Index into _SOURCES: who says what a host is."""
+    return 1 if part.listed and part.listed.roles else 2 if part.inferred.roles else 0
 
 
-def _remarks(scene: Scene, host: Host, address: str, frames: Frames) -> Iterator[tuple[int, Remark]]:
-    """What conversations show of a host against the inventory, with their numbers in the run.
+def _remarkable(scene: Scene, part: Part) -> bool:
+    """Whether the traffic shows anything of a host against the inventory."""
+    return bool(part.contradicted) or (bool(scene.inventory.entries) and part.listed is None and bool(part.cast))
+
+
+def _remarks(
+    scene: Scene, part: Part, acts: Mapping[str, Reason], address: str, frames: Frames
+) -> Iterator[tuple[int, Remark]]:
+    """What conversations show of a host against the inventory, with their numbers in the run. acts: with what shows
+    them.
 
     Of a host that is not listed, what makes it an Exchange server: of each role the first act.
     """
-    acts = scene.rulebook.acts
-    for word, reasons in host.contradicted.items():
-        listed = ", ".join(sorted(host.listed.roles if word in ROLES else host.listed.versions))
-        for reason in reasons:
-            told = acts[reason.act].title, frames.number(reason.frame)
-            yield reason.conversation, Remark("contradiction", word, address, listed, *told)
-    if host.listed is UNKNOWN and scene.inventory.entries:
-        for role in sorted(EXCHANGE_ROLES.intersection(host.reasons)):
-            for reason in host.reasons[role][:1]:
-                told = acts[reason.act].title, frames.number(reason.frame)
-                yield reason.conversation, Remark("unlisted", role, address, "", *told)
+    entry = part.listed or UNKNOWN
+    told = [
+        ("contradiction", word, ", ".join(sorted(entry.roles if word in ROLES else entry.versions)), act)
+        for word, against in part.contradicted.items()
+        for act in against
+    ]
+    if part.listed is None and scene.inventory.entries:
+        told += [("unlisted", role, "", part.cast[role][0]) for role in sorted(EXCHANGE_ROLES.intersection(part.cast))]
+    for kind, word, listed, act in told:
+        title, reason = scene.rulebook.acts[act].title, acts[act]
+        yield reason.conversation, Remark(kind, word, address, listed, title, frames.number(reason.frame))
 
 
 # ---- frames ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ once; frame numbers, which they don't share, are kept apart (`fields.Framed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, Self
 
@@ -26,7 +26,7 @@ from classifier.conversations import (
 )
 from classifier.fields import Coded, Column, Framed, Hole, Numbers, Texts, Times
 from classifier.headers import Encapsulations
-from classifier.hosts import Host
+from classifier.hosts import Hosts
 from classifier.inspectors.base import Evidence
 from classifier.labelling import Labels, Resolved, Scene, Tenants
 from classifier.model import ORIENTATIONS
@@ -63,7 +63,7 @@ def of_scene(
     labels: Labels,
     resolved: Resolved,
     tenants: Tenants,
-    hosts: Sequence[Host],
+    hosts: Hosts,
     counted: Counted,
     frames: Frames,
     encapsulations: Encapsulations,

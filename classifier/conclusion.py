@@ -24,7 +24,7 @@ from classifier.endpoints import EndpointMap, Entry
 from classifier.errors import UsageError
 from classifier.fields import Column
 from classifier.findings import FindingRule, load_findings, load_policy
-from classifier.hosts import NOBODY, UNKNOWN, Host, Inventory, Reason
+from classifier.hosts import UNKNOWN, Hosts, Inventory, Reason
 from classifier.inspection import Inspection, Reading
 from classifier.labelling import Grounds, Labels, Resolved, Scene, Sides, Tenants
 from classifier.model import VERSIONS
@@ -201,9 +201,9 @@ def conclude(
     resolved = labelling.resolve(scene)
     grounds = Grounds.of(scene, resolved)
     tenants = scene.tenants()
-    first = labelling.label(scene, grounds, tenants, [UNKNOWN] * len(tenants.addresses))
+    first = labelling.label(scene, grounds, tenants, Hosts.unknown(len(tenants.addresses)))
     hosts = acquaintance.meet(scene, tenants, first, remembered)
-    labels = labelling.label(scene, grounds, tenants, [host.known for host in hosts])
+    labels = labelling.label(scene, grounds, tenants, hosts)
     rules = (*load_findings(rulebook), *policy)
     table_columns, verdicts = _told(
         scene, labels, resolved, tenants, hosts, rules, captures, assembly, counting(), jobs
@@ -225,7 +225,7 @@ def conclude(
 
 
 def _told(
-    scene: Scene, labels: Labels, resolved: Resolved, tenants: Tenants, hosts: Sequence[Host],
+    scene: Scene, labels: Labels, resolved: Resolved, tenants: Tenants, hosts: Hosts,
     rules: Sequence[FindingRule], captures: CaptureSet, assembly: Assembly,
     counted: columns.Counted, jobs: int,
 ) -> tuple[dict[str, Column], dict[str, int]]:  # fmt: skip
@@ -318,28 +318,27 @@ def _disagreement(rulebook: Rulebook, at_port: dict[str, set[str]], uuid: str, k
 
 
 def _host_rows(
-    addresses: Sequence[str], hosts: Sequence[Host], rulebook: Rulebook, frames: Frames
+    addresses: Sequence[str], hosts: Hosts, rulebook: Rulebook, frames: Frames
 ) -> Iterator[dict[str, Any]]:
     """One row for each host that the inventory or the traffic tells something of."""
-    for address, host in zip(addresses, hosts, strict=True):
-        if host is NOBODY or not (host.listed is not UNKNOWN or host.reasons or host.inferred.name):
-            continue
-        known, listed = host.known, host.listed is not UNKNOWN
+    telling = hosts.having(lambda part: part.listed is not None or part.cast) | (hosts.called >= 0)
+    told = hosts.deeds.by_host(np.flatnonzero(telling).tolist())
+    for number in np.flatnonzero(telling).tolist():
+        part, acts = hosts.parts[hosts.of[number]], told.get(number, {})
+        known, listed = part.known, part.listed or UNKNOWN
         yield {
-            "address": address,
-            "name": known.name or None,
+            "address": addresses[number],
+            "name": listed.name or hosts.name(number) or None,
             "roles": sorted(known.roles),
             "versions": [version for version in VERSIONS if version in known.versions],
-            "source": "inventory" if listed else "traffic",
+            "source": "traffic" if part.listed is None else "inventory",
             "evidence": [
-                _host_fact(rulebook, frames, "role", role, reason)
-                for role, reasons in host.reasons.items()
-                for reason in reasons
+                _host_fact(rulebook, frames, "role", role, acts[act]) for role, why in part.cast.items() for act in why
             ],
             "contradictions": [
-                _host_fact(rulebook, frames, "contradiction", word, reason)
-                for word, reasons in host.contradicted.items()
-                for reason in reasons
+                _host_fact(rulebook, frames, "contradiction", word, acts[act])
+                for word, why in part.contradicted.items()
+                for act in why
             ],
         }
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from classifier.errors import UsageError
 from classifier.model import ROLES, VERSIONS
@@ -42,28 +45,87 @@ class Reason(NamedTuple):
     frame: int
 
 
-class Host(NamedTuple):
-    """One host. listed: by the inventory. inferred: from the traffic. reasons: role → acts, the first of each kind.
+class Part(NamedTuple):
+    """What hosts are that did the same, and of which the inventory says the same.
 
-    contradicted: roles and versions that the traffic shows and the inventory doesn't allow, each with its acts.
+    listed: by the inventory, None where it has no such host. inferred: from the traffic, which tells names one by one.
+    cast: role → acts that it stands on, of the inferred ones. contradicted: roles and versions that the traffic shows
+    and the inventory doesn't allow, each with its acts.
     """
 
-    listed: Known = UNKNOWN
+    listed: Known | None = None
     inferred: Known = UNKNOWN
-    reasons: Mapping[str, tuple[Reason, ...]] = MappingProxyType({})
-    contradicted: Mapping[str, tuple[Reason, ...]] = MappingProxyType({})
+    cast: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    contradicted: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     @property
     def known(self) -> Known:
-        """What labels go by: the inventory where it speaks, else the traffic."""
-        return Known(
-            self.listed.roles or self.inferred.roles,
-            self.listed.versions or self.inferred.versions,
-            self.listed.name or self.inferred.name,
-        )
+        """What labels go by: the inventory where it speaks, else the traffic; no name."""
+        listed = self.listed or UNKNOWN
+        return Known(listed.roles or self.inferred.roles, listed.versions or self.inferred.versions)
 
 
-NOBODY: Final = Host()
+class Deeds(NamedTuple):
+    """What hosts did, and what shows it; each act of each host once.
+
+    acts: their ids. keys: int64, number of the host times the number of acts, plus that of the act, sorted.
+    conversations, frames: int64, as of `Reason`, one for each key.
+    """
+
+    acts: list[str]
+    keys: NDArray[np.int64]
+    conversations: NDArray[np.int64]
+    frames: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, acts: list[str], rows: NDArray[np.int64]) -> Deeds:
+        """rows: int64[4, any]: host, index of the act, conversation and frame. Of the same act of a host the first
+        conversation counts, of the same conversation the first row."""
+        keys = rows[0] * len(acts) + rows[1]
+        order = np.lexsort((rows[2], keys))
+        order = order[np.diff(keys[order], prepend=-1) != 0]
+        return cls(acts, keys[order], *rows[2:, order])
+
+    def frames_of(self, hosts: NDArray[np.int64], acts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The frame that shows each act (by its index) of each host, which did it."""
+        return self.frames[np.searchsorted(self.keys, hosts * len(self.acts) + acts)]
+
+    def by_host(self, hosts: Iterable[int]) -> dict[int, dict[str, Reason]]:
+        """host → act → what shows it, of those hosts that did anything."""
+        own = np.isin(self.keys // max(len(self.acts), 1), np.fromiter(hosts, np.int64))
+        told: dict[int, dict[str, Reason]] = {}
+        for key, *shown in zip(*(column[own].tolist() for column in self[1:]), strict=True):
+            host, act = divmod(key, len(self.acts))
+            told.setdefault(host, {})[self.acts[act]] = Reason(self.acts[act], *shown)
+        return told
+
+
+@dataclass(slots=True)
+class Hosts:
+    """All hosts of a run, by number. parts: distinct; of: int32, which one each host plays.
+
+    names: distinct; called: int64, which one each host has, -1 for none. deeds: the acts that parts name.
+    """
+
+    parts: list[Part]
+    of: NDArray[np.int32]
+    names: list[str]
+    called: NDArray[np.int64]
+    deeds: Deeds
+
+    @classmethod
+    def unknown(cls, count: int) -> Hosts:
+        """So many hosts of which nothing is known."""
+        deeds = Deeds.of([], np.zeros((4, 0), np.int64))
+        return cls([Part()], np.zeros(count, np.int32), [], np.full(count, -1), deeds)
+
+    def having(self, wanted: Callable[[Part], object]) -> NDArray[np.bool_]:
+        """Of each host whether its part is wanted (asked once for each part)."""
+        return np.array([bool(wanted(part)) for part in self.parts], np.bool_)[self.of]
+
+    def name(self, number: int) -> str:
+        """What a host is called, "" if nobody says."""
+        return self.names[self.called[number]] if self.called[number] >= 0 else ""
 
 
 @dataclass(frozen=True)
@@ -99,8 +161,8 @@ class Inventory:
             tables.setdefault((network.version, network.prefixlen), {})[int(network.network_address)] = known
         return tables
 
-    def known(self, address: str) -> Known:
-        """What the inventory says of this address."""
+    def known(self, address: str) -> Known | None:
+        """What the inventory says of this address; None if it isn't listed."""
         parsed = ipaddress.ip_address(address)
         for (version, prefix), table in self._by_prefix.items():
             if version == parsed.version:
@@ -108,7 +170,7 @@ class Inventory:
                 found = table.get(int(parsed) >> shift << shift)
                 if found is not None:
                     return found
-        return UNKNOWN
+        return None
 
     def address_of(self, name: str) -> str:
         """The address of a host with that name (or its first label); "" if none, or a whole network, has it."""

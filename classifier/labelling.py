@@ -18,7 +18,7 @@ from classifier.compiled import Records, i64, kernel
 from classifier.conversations import ConversationTable
 from classifier.endpoints import Claim, EndpointMap, reachable
 from classifier.headers import TCP
-from classifier.hosts import Inventory, Known
+from classifier.hosts import Hosts, Inventory, Known
 from classifier.inspection import Inspection, are_channels, members, side_and_offset
 from classifier.inspectors import rpc_http
 from classifier.inspectors.base import Evidence, Handout, Place
@@ -472,14 +472,14 @@ class Grounds:
         )
 
 
-def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Sequence[Known]) -> Labels:
+def label(scene: Scene, grounds: Grounds, tenants: Tenants, known: Hosts) -> Labels:
     """Judge every conversation, once for all whose facts and sorts of hosts are the same, and decide it, once for all
     of these whose hosts differ only in roles that its judgement doesn't ask for.
 
-    known: what is known of each host (by its number in tenants).
+    known: the hosts by their numbers in tenants.
     """
     hosts, sorts = Distinct[Known](), Distinct[Known]()
-    host_of = np.array([hosts.code(Known(entry.roles, entry.versions)) for entry in known], np.int64)
+    host_of = np.array([hosts.code(part.known) for part in known.parts], np.int64)[known.of]
     sort_of = np.array([sorts.code(Known(standing_for(each.roles), each.versions)) for each in hosts.values], np.int64)
     columns = grounds.codes, host_of[tenants.client], host_of[tenants.server]
     case_of, first = distinct_rows(columns)

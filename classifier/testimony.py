@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from classifier.conversations import Spans
 from classifier.fields import Framed, Hole
-from classifier.hosts import Host, Reason
+from classifier.hosts import Hosts, Part
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Labels, Resolved, Scene, Tenants
 from classifier.limits import MAX_SIGNS
@@ -50,7 +50,7 @@ class _Part(NamedTuple):
 
 
 def evidence(
-    scene: Scene, labels: Labels, told: Told, tenants: Tenants, hosts: Sequence[Host], spans: Spans, frames: Frames
+    scene: Scene, labels: Labels, told: Told, tenants: Tenants, hosts: Hosts, spans: Spans, frames: Frames
 ) -> Framed:
     """For each labelled conversation, the facts its decision names as its basis. spans: of the same table."""
     labelled = np.array([decision.certainty is not None for decision in labels.decisions], np.bool_)
@@ -193,7 +193,7 @@ def _on_port(
 
 
 def _cast(
-    scene: Scene, labels: Labels, hosts: Sequence[Host], frames: Frames, rows: NDArray[np.int64],
+    scene: Scene, labels: Labels, hosts: Hosts, frames: Frames, rows: NDArray[np.int64],
     numbers: NDArray[np.int64], side: int,
 ) -> _Part:  # fmt: skip
     """Why one side has its roles, by host and by what the label says that it plays. numbers: of the hosts there; side:
@@ -203,46 +203,48 @@ def _cast(
         played.code((each.server_role if side else each.client_role) if "roles" in each.basis else "")
         for each in labels.decisions
     ]
-    part = np.array(plays, np.int64)[labels.codes[rows]]
-    pair_of, first = distinct_rows((numbers, part))
-    texts = Distinct[tuple[tuple[str, str, int], ...]]()
-    codes, shown = [], []
-    for number, play in zip(numbers[first].tolist(), part[first].tolist(), strict=True):
-        reasons = _reasons(hosts[number], played.values[play])
-        codes.append(texts.code(tuple([(role, act, frame // frames.BLOCK) for role, (act, _, frame) in reasons])))
-        shown.append([frame for _, (_, _, frame) in reasons])
-    sizes = np.array([len(each) for each in shown], np.int64)
-    table = np.zeros((len(shown), int(sizes.max(initial=0))), np.int64)
-    table[np.arange(table.shape[1]) < sizes[:, None]] = np.fromiter(chain.from_iterable(shown), np.int64)
-    columns = [column[pair_of] for column in table.T % frames.BLOCK]
-    facts = [tuple(_role_facts(scene.rulebook, frames, side, text)) for text in texts.values]
-    return _Part(np.array(codes, np.int32)[pair_of], facts, columns)
+    play = np.array(plays, np.int64)[labels.codes[rows]]
+    pair_of, first = distinct_rows((numbers, play))
+    host = numbers[first]
+    case_of, sample = distinct_rows((hosts.of[host], play[first]))
+    known, code_of = dict(zip(hosts.deeds.acts, count(), strict=False)), list[int]()
+    bases = Distinct[tuple[tuple[str, str], ...]]()
+    for part, own in zip(hosts.of[host[sample]].tolist(), play[first[sample]].tolist(), strict=True):
+        code_of.append(bases.code(tuple(_roles(hosts.parts[part], played.values[own]))))
+    base = np.array(code_of, np.int64)[case_of]
+    longest = max(map(len, bases.values), default=0)
+    acts = [[known[act] if act else -1 for _, act in each] + [-1] * (longest - len(each)) for each in bases.values]
+    act = np.array(acts, np.int64).reshape(len(acts), longest).T[:, base]
+    shown, at = np.zeros_like(act), act >= 0
+    shown[at] = hosts.deeds.frames_of(np.broadcast_to(host, act.shape)[at], act[at])
+    text_of, sample = distinct_rows((base, *(shown // frames.BLOCK)))
+    texts = [
+        tuple(_role_facts(scene.rulebook, frames, side, bases.values[basis], files))
+        for basis, files in zip(base[sample].tolist(), (shown[:, sample] // frames.BLOCK).T.tolist(), strict=True)
+    ]
+    return _Part(text_of[pair_of], texts, list((shown % frames.BLOCK)[:, pair_of]))
 
 
-_LISTED: Final = Reason("", 0, 0)
-"""Stands where the inventory has a role, which no act shows."""
-
-
-def _reasons(host: Host, played: str | None) -> list[tuple[str, Reason]]:
-    """The roles that a label went by, with what shows them; of several inferred ones that which is played here. played:
-    "" where the label went by none."""
+def _roles(part: Part, played: str | None) -> list[tuple[str, str]]:
+    """The roles that a label went by, with an act that shows each; of several inferred ones that which is played here.
+    played: "" where the label went by none. No act ("") shows a role that the inventory has."""
     if played == "":
         return []
-    if host.listed.roles:
-        return [(role, _LISTED) for role in sorted(host.listed.roles)]
-    if played and played in host.reasons:
-        return [(played, reason) for reason in host.reasons[played][:_MOST_REASONS]]
-    return [(role, reason) for role, reasons in host.reasons.items() if role for reason in reasons[:_MOST_REASONS]]
+    if part.listed and part.listed.roles:
+        return [(role, "") for role in sorted(part.listed.roles)]
+    if played and played in part.cast:
+        return [(played, act) for act in part.cast[played][:_MOST_REASONS]]
+    return [(role, act) for role, acts in part.cast.items() if role for act in acts[:_MOST_REASONS]]
 
 
 def _role_facts(
-    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str, int]]
+    rulebook: Rulebook, frames: Frames, side: int, shown: Iterable[tuple[str, str]], files: Sequence[int]
 ) -> Iterator[Fact]:
-    """shown: role, act and file that shows it; no act ("") where the inventory has the role."""
+    """shown: as of `_roles`; files: that show it."""
     name = "server_role" if side else "client_role"
-    for at, (role, act, file) in enumerate(shown):
+    for at, (role, act) in enumerate(shown):
         if act:
-            yield "role", name, f"{role}: {rulebook.acts[act].title}", frames.files[file], at
+            yield "role", name, f"{role}: {rulebook.acts[act].title}", frames.files[files[at]], at
         else:
             yield "inventory", name, role, None, at
 

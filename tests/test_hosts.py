@@ -5,13 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import classifier
 from classifier.errors import UsageError
-from classifier.hosts import UNKNOWN, Inventory, Known
+from classifier.hosts import Deeds, Inventory, Known, Reason
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 
@@ -40,7 +41,7 @@ def test_the_longest_prefix_speaks(tmp_path: Path) -> None:
     assert known.known("10.1.0.5").roles == {"client-access", "hub-transport"}
     assert known.known("10.1.0.5").versions == {"2010"}
     assert known.known("2001:db8::7").roles == {"mailbox"}
-    assert known.known("192.0.2.1").roles == frozenset()
+    assert known.known("192.0.2.1") is None
     assert known.address_of("CAS1") == known.address_of("cas1.example.test.") == "10.1.0.5"
     assert known.address_of("nobody") == ""
 
@@ -91,7 +92,28 @@ def test_the_longest_prefix_of_all_that_hold_the_address(networks: set, address:
     known = Inventory({network: Known(name=str(network)) for network in networks})
     around = [network for network in networks if ip_address(address) in network]
     longest = max(around, key=lambda network: network.prefixlen, default=None)
-    assert known.known(address) == (UNKNOWN if longest is None else Known(name=str(longest)))
+    assert known.known(address) == (None if longest is None else Known(name=str(longest)))
+
+
+def test_a_host_may_be_listed_with_nothing_but_its_address(tmp_path: Path) -> None:
+    known = inventory(tmp_path, '[[host]]\naddress = "10.0.0.1"')
+    assert (known.known("10.0.0.1"), known.known("10.0.0.2")) == (Known(), None)
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 9), st.integers(0, 99)), max_size=40)
+
+
+@given(ROWS, st.sets(st.integers(0, 4)))
+def test_of_an_act_of_a_host_the_first_conversation_counts(rows: list[tuple[int, int, int, int]], asked: set) -> None:
+    acts = ["serves-mapi", "asks-the-directory", "greets"]
+    deeds = Deeds.of(acts, np.array(rows, np.int64).reshape(-1, 4).T)
+    told: dict[int, dict[str, Reason]] = {}
+    for host, act, conversation, frame in sorted(rows, key=lambda row: row[2]):
+        told.setdefault(host, {}).setdefault(acts[act], Reason(acts[act], conversation, frame))
+    assert deeds.by_host(asked) == {host: did for host, did in told.items() if host in asked}
+    for host, did in told.items():
+        frames = deeds.frames_of(np.full(len(did), host), np.array([acts.index(act) for act in did]))
+        assert frames.tolist() == [reason.frame for reason in did.values()]
 
 
 def test_a_single_table_and_an_empty_file_are_inventories(tmp_path: Path) -> None:
