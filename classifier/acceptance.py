@@ -5,14 +5,13 @@ Owns the file of `audit --accept` and what it covers. Must not know how findings
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from classifier.errors import UsageError
+from classifier.errors import UsageError, hint
 from classifier.hosts import Network
 from classifier.toml_files import read_tables
 
@@ -77,13 +76,13 @@ def _problems(table: Any, known: frozenset[str]) -> Iterator[str]:
     if not isinstance(table, dict):
         yield "not a table"
         return
-    yield from (f"unknown key {key!r}{_hint(key, _KEYS)}" for key in table if key not in _KEYS)
+    yield from (f"unknown key {key!r}{hint(key, _KEYS)}" for key in table if key not in _KEYS)
     for key in ("finding", "reason"):
         if not isinstance(table.get(key), str) or not table[key].strip():
             yield f"{key} is missing"
     name = table.get("finding")
     if isinstance(name, str) and name and name not in known:
-        yield f"unknown finding {name!r}{_hint(name, sorted(known))}"
+        yield f"unknown finding {name!r}{hint(name, sorted(known))}"
     if type(table.get("expires")) is not date:
         yield "expires is missing; write a date such as 2027-06-30"
     for key in ("client", "server"):
@@ -111,8 +110,3 @@ def _network(value: Any) -> Network | None:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no text")
     return ipaddress.ip_network(value, strict=False)
-
-
-def _hint(word: Any, vocabulary: Any) -> str:
-    near = difflib.get_close_matches(str(word), list(vocabulary), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -24,9 +24,9 @@ from classifier.conversations import CONVERSATION, USED, ConversationTable
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch
-from classifier.retirement import Timeouts, freeze, over
+from classifier.retirement import Timeouts, departing, freeze
 from classifier.sources import CaptureSet, Progress
-from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, forget, have_bytes
+from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, forget
 
 _CROWDED_BYTES: Final = limits.ARENA_DEEP - limits.MAX_BLOCK
 _CROWDED_SEGMENTS: Final = limits.MAX_SEGMENTS // 2
@@ -107,8 +107,7 @@ class Departures:
         if all(used < most for used, most in zip(self._in_use(), self._most, strict=True)):
             return None
         self.settle()
-        chosen = over(self._table, now + self._patience.later, Timeouts())
-        self._freeze(chosen[have_bytes(self._table.store, chosen)][: limits.PARTY])
+        self._freeze(departing(self._table, now + self._patience.later, Timeouts(), limits.PARTY))
         used, segments = self._in_use()
         self._most = max(self._patience.first_bytes, 2 * used), max(self._patience.segments, 2 * segments)
         return self._left if len(self._left) else None

@@ -16,7 +16,7 @@ Knows nothing of what the words mean. Rows are to be told apart by their words a
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Key(NamedTuple):
     @classmethod
     def drawn(cls) -> Key:
         """A fresh one."""
-        words = np.frombuffer(secrets.token_bytes(8 * (BLOCK + 3)), np.uint64)
+        words = np.frombuffer(os.urandom(8 * (BLOCK + 3)), np.uint64)
         return cls(words[: BLOCK + 1], words[BLOCK + 1 :] & np.uint64(PRIME))
 
 

@@ -6,6 +6,7 @@ command answers them with different exit statuses (2 and 1).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -38,3 +39,18 @@ class Damage:
 
     def __str__(self) -> str:
         return f"{self.file}: byte {self.byte}: {self.reason}"
+
+
+def nearest(word: object, vocabulary: Iterable[str]) -> str:
+    """The word of a vocabulary that somebody may have meant who wrote another one; "" if none is near."""
+    import difflib  # only mistakes need it
+
+    folded = {known.lower(): known for known in vocabulary}
+    near = difflib.get_close_matches(str(word).lower(), folded, 1)
+    return folded[near[0]] if near else ""
+
+
+def hint(word: object, vocabulary: Iterable[str]) -> str:
+    """How an error about an unknown word ends: with the one that may have been meant, if any."""
+    near = nearest(word, vocabulary)
+    return f"; did you mean {near!r}?" if near else ""

@@ -9,7 +9,7 @@ Must not know what the frames are wanted for, nor a format to write them in.
 from __future__ import annotations
 
 import ipaddress
-import secrets
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +187,7 @@ def _pairs(one: Words, one_port: Words, other: Words, other_port: Words, protoco
 
 
 def _secret() -> NDArray[np.uint64]:
-    return np.array([secrets.randbits(64) | 1 for _ in range(_WIDTH)], np.uint64)
+    return np.frombuffer(os.urandom(8 * _WIDTH), np.uint64) | np.uint64(1)
 
 
 _SECRET: Final = _secret()

@@ -6,7 +6,6 @@ Must not know packets, frames or tables.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,9 +13,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import tomli
-
-from .errors import RulebookError
+from .errors import RulebookError, hint
 from .expectations import (
     EXPECTED,
     Observed,
@@ -29,6 +26,7 @@ from .expectations import (
 from .model import PERSONS, SEVERITIES
 from .placement import displacement, port_speaks
 from .rules import Issue, Pattern, Rulebook
+from .toml_files import parsed
 
 FILE: Final = "findings.toml"
 PAGES: Final = "findings"
@@ -333,8 +331,8 @@ def read_policy(rulebook: Rulebook, path: Path) -> tuple[tuple[FindingRule, ...]
 def _read(rulebook: Rulebook, path: Path, needed: tuple[str, ...]) -> tuple[tuple[FindingRule, ...], list[Issue]]:
     try:
         text = path.read_text(encoding="utf-8")
-        tables = tomli.loads(text)
-    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
+        tables = parsed(text)
+    except (OSError, ValueError) as error:
         return (), [Issue(path.name, 1, f"cannot be read: {error}")]
     issues: list[Issue] = []
     rules = []
@@ -377,11 +375,11 @@ def _problems(rulebook: Rulebook, table: Any, needed: Iterable[str]) -> Iterator
     if not isinstance(table, dict):
         yield "must be a table"
         return
-    yield from (f"unknown key {key!r}{_hint(key, _KEYS)}" for key in table if key not in _KEYS)
+    yield from (f"unknown key {key!r}{hint(key, _KEYS)}" for key in table if key not in _KEYS)
     yield from (f"{key} is missing" for key in needed if not table.get(key))
     severity = table.get("severity")
     if severity and severity not in SEVERITIES:
-        yield f"unknown severity {severity!r}{_hint(severity, SEVERITIES)}"
+        yield f"unknown severity {severity!r}{hint(severity, SEVERITIES)}"
     for key in ("reason", "text", "documented", *_EXAMPLES):
         if not all(isinstance(each, str) for each in _listed(table.get(key, ""))):
             yield f"{key} must be text"
@@ -390,7 +388,7 @@ def _problems(rulebook: Rulebook, table: Any, needed: Iterable[str]) -> Iterator
         yield from _test_problems(test, vocabulary)
     for name in _PLACE.findall(f"{table.get('text')} {table.get('documented')}"):
         if name not in (*vocabulary, *EXPECTED):
-            yield f"unknown fact {name!r} in text{_hint(name, (*vocabulary, *EXPECTED))}"
+            yield f"unknown fact {name!r} in text{hint(name, (*vocabulary, *EXPECTED))}"
 
 
 def _test_problems(test: Any, vocabulary: tuple[str, ...]) -> Iterator[str]:
@@ -399,7 +397,7 @@ def _test_problems(test: Any, vocabulary: tuple[str, ...]) -> Iterator[str]:
         return
     for name, values in test.items():
         if name not in vocabulary:
-            yield f"unknown fact {name!r}{_hint(name, vocabulary)}"
+            yield f"unknown fact {name!r}{hint(name, vocabulary)}"
         elif not all(isinstance(each, str) for each in _listed(values)):
             yield f"{name} must be text"
         elif name in ADDRESSES:
@@ -413,8 +411,3 @@ def _network_problems(name: str, texts: Iterable[str]) -> Iterator[str]:
         except ValueError as error:
             if text != NOTHING:
                 yield f"{name}: {error}"
-
-
-def _hint(word: Any, vocabulary: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(word), list(vocabulary), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -8,7 +8,7 @@ have equal sums with a chance of at most 2^-32.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,7 @@ Secret = NDArray[np.uint64]
 PLACES: Final = 64
 """Words of a key; further ones would share their secrets with the first. A power of two."""
 
-SECRET: Final[Secret] = np.frombuffer(secrets.token_bytes(8 * PLACES), np.uint32).astype(np.uint64)
+SECRET: Final[Secret] = np.frombuffer(os.urandom(8 * PLACES), np.uint32).astype(np.uint64)
 
 LOW: Final = (1 << 32) - 1
 """The lower half of a word."""

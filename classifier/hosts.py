@@ -5,7 +5,6 @@ Knows addresses and roles; must not know ports, payloads or how a capture is rea
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.errors import UsageError
+from classifier.errors import UsageError, hint
 from classifier.model import ROLES, VERSIONS
 from classifier.toml_files import read_tables
 
@@ -146,7 +145,7 @@ class Inventory:
         hosts, others = read_tables(path, "inventory", "host")
         issues: list[str] = []
         entries: dict[Network, Known] = {}
-        issues += [f"unknown key {key!r}{_hint(key, ('host',))}" for key in others]
+        issues += [f"unknown key {key!r}{hint(key, ('host',))}" for key in others]
         for number, host in enumerate(hosts, 1):
             _read_host(host, f"host {number}", entries, issues)
         if issues:
@@ -187,11 +186,11 @@ def _read_host(host: Any, where: str, entries: dict[Network, Known], issues: lis
     if not isinstance(host, dict):
         issues.append(f"{where}: not a table")
         return
-    issues += [f"{where}: unknown key {key!r}{_hint(key, _KEYS)}" for key in host if key not in _KEYS]
+    issues += [f"{where}: unknown key {key!r}{hint(key, _KEYS)}" for key in host if key not in _KEYS]
     roles, versions = _words(host.get("role", [])), _words(host.get("version", []))
-    issues += [f"{where}: unknown role {role!r}{_hint(role, ROLES)}" for role in roles if role not in ROLES]
+    issues += [f"{where}: unknown role {role!r}{hint(role, ROLES)}" for role in roles if role not in ROLES]
     issues += [
-        f"{where}: unknown version {version!r}{_hint(version, VERSIONS)}"
+        f"{where}: unknown version {version!r}{hint(version, VERSIONS)}"
         for version in versions
         if version not in VERSIONS
     ]
@@ -219,9 +218,3 @@ def _network(address: Any) -> Network:
 
 def _words(value: Any) -> list[str]:
     return [str(word) for word in (value if isinstance(value, list) else [value])]
-
-
-def _hint(word: str, vocabulary: tuple[str, ...]) -> str:
-    folded = {known.lower(): known for known in vocabulary}
-    close = difflib.get_close_matches(word.lower(), folded, 1)
-    return f" (did you mean {folded[close[0]]!r}?)" if close else ""

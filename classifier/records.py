@@ -8,8 +8,8 @@ lone surrogates, no formula in CSV and no markup in HTML. Must not know where it
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from json.encoder import encode_basestring
@@ -64,7 +64,7 @@ def unicode(value: Any) -> Any:
 # ---- JSON lines --------------------------------------------------------------------------
 
 
-_HOLE: Final = f"hole {secrets.token_hex(16)} "
+_HOLE: Final = f"hole {os.urandom(16).hex()} "
 """Stands in for a hole while JSON is made; no stranger's text can guess it."""
 
 _HOLES: Final = re.compile(f'"{_HOLE}([0-9]+)"')

@@ -80,18 +80,25 @@ def _is_over(row: Record, ahead: Record, back: Record, now: int, of_silence: tup
 
 
 @kernel
-def _all_over(
-    rows: Records, flows: Records, count: int, now: int, of_silence: tuple[int, int, int, int], out: NDArray[np.bool_]
-) -> None:
+def _departing(
+    rows: Records, flows: Records, count: int, now: int, of_silence: tuple[int, int, int, int], out: NDArray[np.int64]
+) -> int:
+    departing = 0
     for index in range(count):
-        out[index] = _is_over(rows[index], flows[2 * index], flows[2 * index + 1], now, of_silence)
+        ahead, back = flows[2 * index], flows[2 * index + 1]
+        if (ahead.first_segment | back.first_segment) == 0 or departing == len(out):
+            continue
+        if _is_over(rows[index], ahead, back, now, of_silence):
+            out[departing] = index
+            departing += 1
+    return departing
 
 
-def over(table: ConversationTable, now: int, timeouts: Timeouts) -> NDArray[np.int64]:
-    """Indexes of the conversations that are over at that time (nanoseconds)."""
-    out = np.zeros(table.count, np.bool_)
-    _all_over(table.rows, table.store.flows, table.count, now, timeouts.of_silence, out)
-    return np.flatnonzero(out)
+def departing(table: ConversationTable, now: int, timeouts: Timeouts, most: int) -> NDArray[np.int64]:
+    """Indexes of the first conversations, so many at most, that have first bytes in use and are over at that time
+    (nanoseconds)."""
+    out = np.empty(min(most, table.count), np.int64)
+    return out[: _departing(table.rows, table.store.flows, table.count, now, timeouts.of_silence, out)]
 
 
 @kernel

@@ -6,7 +6,6 @@ Must not know what the rules are used for.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,10 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-import tomli
-
 from . import errors, keeping
-from .errors import RulebookError
+from .errors import RulebookError, hint
 from .model import PROTOCOLS, RESOLUTION_KINDS, ROLES, VERSIONS
 from .rules import (
     ANY,
@@ -40,6 +37,7 @@ from .rules import (
     listing,
     parse_endpoint,
 )
+from .toml_files import parsed
 
 __all__ = [
     "DataPath", "FirewallRule", "Issue", "RpcInterface", "Rulebook",
@@ -132,12 +130,12 @@ class _File:
             return cls(name, "", {})
         try:
             text = content.decode("utf-8").replace("\r\n", "\n")
-            return cls(name, text, tomli.loads(text))
-        except tomli.TOMLDecodeError as error:
-            line = re.search(r"line (\d+)", str(error))
-            issues.append(Issue(name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
+            return cls(name, text, parsed(text))
         except UnicodeDecodeError as error:
             issues.append(Issue(name, 1, f"cannot be read: {error}"))
+        except ValueError as error:
+            line = re.search(r"line (\d+)", str(error))
+            issues.append(Issue(name, int(line[1]) if line else text.count("\n") + 1, f"not TOML: {error}"))
         return cls(name, "", {})
 
     def line(self, table: str, key: str = "", part: int = 0) -> int:
@@ -402,8 +400,7 @@ class _Table:
         """Whether the word is in the vocabulary; if not, an issue with the nearest one."""
         if isinstance(word, str) and word in vocabulary:
             return True
-        near = difflib.get_close_matches(str(word), list(vocabulary), 1)
-        self.issue(f"unknown {what} {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""), key)
+        self.issue(f"unknown {what} {word!r}{hint(word, vocabulary)}", key)
         return False
 
     def allow(self, *keys: str) -> None:

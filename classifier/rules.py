@@ -8,7 +8,6 @@ Must not know TOML (`rulebook` does), conversations, or how evidence is weighed 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from .errors import RulebookError
+from .errors import RulebookError, hint
 from .model import VERSIONS
 
 Rank = Literal["table", "note", "doc"]
@@ -394,8 +393,7 @@ def describe(rulebook: Rulebook, path_id: str) -> dict[str, Any]:
     """
     path = rulebook.paths.get(path_id)
     if path is None:
-        near = difflib.get_close_matches(path_id, list(rulebook.paths), 1)
-        raise RulebookError(f"no signature {path_id!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise RulebookError(f"no signature {path_id!r}{hint(path_id, rulebook.paths)}")
     return {
         "id": path.id,
         "rank": path.rank,

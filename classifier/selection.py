@@ -7,7 +7,6 @@ than a small one with the same variety. Must not know who asks, nor what is done
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.errors import UsageError
+from classifier.errors import UsageError, hint
 from classifier.fields import Coded, Column, Framed, Numbers, Texts, Times
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def chosen(result: Result, conditions: Mapping[str, Any]) -> Rows:
     held = np.ones(len(result), np.bool_)
     for name, wanted in conditions.items():
         if name not in CONDITIONS:
-            raise UsageError(f"no condition {name!r}{_hint(name, CONDITIONS)}; there are {', '.join(CONDITIONS)}")
+            raise UsageError(f"no condition {name!r}, there are {', '.join(CONDITIONS)}{hint(name, CONDITIONS)}")
         if wanted is not None:
             held &= CONDITIONS[name](result, wanted)
     return held
@@ -194,10 +193,5 @@ def _known(result: Result, field: str | None, wanted: list[Any]) -> set[Any]:
     words = next((each.words for each in result.table.fields if each.name == field), ())
     for each in wanted:
         if words and each not in words:
-            raise UsageError(f"no {field} {each!r}{_hint(str(each), words)}")
+            raise UsageError(f"no {field} {each!r}{hint(each, words)}")
     return set(wanted)
-
-
-def _hint(word: str, vocabulary: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(vocabulary), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -8,9 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 from classifier.errors import UsageError
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """What a TOML document holds. Raises ValueError for what is none."""
+    import tomli  # signatures are kept as they were read, and most runs read no other file
+
+    return tomli.loads(text)
 
 
 def read_tables(path: Path, what: str, name: str) -> tuple[list[Any], list[str]]:
@@ -20,10 +25,10 @@ def read_tables(path: Path, what: str, name: str) -> tuple[list[Any], list[str]]
     read or is no TOML in UTF-8.
     """
     try:
-        document = tomli.loads(path.read_text(encoding="utf-8"))
+        document = parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"can't read {what} {path}: {error.strerror}") from error
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{what} {path}: {error}") from error
     tables = document.pop(name, [])
     return tables if isinstance(tables, list) else [tables], list(document)

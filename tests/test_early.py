@@ -23,7 +23,7 @@ from classifier.hosts import Inventory
 from classifier.inspection import EarlyPlaces, Inspection, Located, Reading
 from classifier.inspectors.base import Place, Side
 from classifier.records import write_jsonl
-from classifier.retirement import Timeouts, freeze, over
+from classifier.retirement import Timeouts, departing, freeze
 from classifier.sources import CaptureSet
 from classifier.streams import (
     ARENA_USED,
@@ -33,6 +33,7 @@ from classifier.streams import (
     LIMITED_BYTES,
     SEGMENTS,
     forget,
+    have_bytes,
     keep_payload,
 )  # fmt: skip
 
@@ -164,8 +165,11 @@ def test_gaps_of_who_leaves_go_at_once_and_later_ones_stay() -> None:
     assert holes[2 * chosen[0]] == later
 
 
-def test_nothing_is_over_that_was_just_seen() -> None:
-    table = assemble(CaptureSet.of([CAPTURES[0]]), 1).table
-    last = int(table.rows["end"][: table.count].max())
-    assert not len(over(table, int(table.rows["start"][0]), Timeouts()))
-    assert len(over(table, last + Timeouts().tcp + 1, Timeouts())) == table.count
+def test_nobody_departs_who_was_just_seen_or_has_nothing_to_be_read() -> None:
+    table = assemble(CaptureSet.of([CAPTURES[0].parent / "proxy-test.pcap"]), 1).table
+    first, last = int(table.rows["start"][0]), int(table.rows["end"][: table.count].max())
+    over, readable = last + Timeouts().tcp + 1, np.flatnonzero(have_bytes(table.store, np.arange(table.count))).tolist()
+    assert 1 < len(readable) < table.count
+    assert not len(departing(table, first, Timeouts(), table.count))
+    assert departing(table, over, Timeouts(), table.count).tolist() == readable
+    assert departing(table, over, Timeouts(), 1).tolist() == readable[:1]

@@ -61,10 +61,10 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
             version = "2012"
         """)  # fmt: skip
     text = str(told.value)
-    assert "unknown key 'hosts' (did you mean 'host'?)" in text
+    assert "unknown key 'hosts'; did you mean 'host'?" in text
     assert "10.0.0.300" in text
-    assert "unknown role 'mailbx' (did you mean 'mailbox'?)" in text
-    assert "unknown key 'versoin' (did you mean 'version'?)" in text
+    assert "unknown role 'mailbx'; did you mean 'mailbox'?" in text
+    assert "unknown key 'versoin'; did you mean 'version'?" in text
     assert "unknown version '2012'" in text
     assert "stands here twice" in text
 

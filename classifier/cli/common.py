@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+from classifier.errors import nearest
+
 if TYPE_CHECKING:
     from classifier.records import View
     from classifier.result import Result, Table
@@ -61,11 +63,9 @@ class _Capture(click.ParamType[str]):
 
 
 def _did_you_mean(missing: Path) -> str:
-    import difflib
-
     beside = [each.name for each in missing.parent.iterdir()] if missing.parent.is_dir() else []
-    near = difflib.get_close_matches(missing.name, beside, 1)
-    return f"; did you mean {missing.parent / near[0]}?" if near else ""
+    near = nearest(missing.name, beside)
+    return f"; did you mean {missing.parent / near}?" if near else ""
 
 
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
