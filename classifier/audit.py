@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from classifier.conversations import STATES
 from classifier.expectations import Observed, Remark
 from classifier.fields import Framed, Hole
-from classifier.findings import FACTS, Checklist, FindingRule, Found, networks_of, within
+from classifier.findings import FACTS, Case, Checklist, FindingRule, Found, networks_of, within
 from classifier.hosts import UNKNOWN, Hosts, Part, Reason
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Labels, Scene, Tenants
@@ -44,19 +44,19 @@ def audit(
     facts = _Columns(scene, labels, tenants, hosts, states, silent, rules, frames)
     checklist = Checklist(scene.rulebook, rules)
     codes, first = distinct_rows(facts.columns)
-    seen = {index: facts.observed(index) for index in first.tolist()}
-    of_codes = np.array(list(map(checklist.persons_asked, seen.values())), np.int64).reshape(-1, 2)
+    cases = {index: Case.of(scene.rulebook, facts.observed(index)) for index in first.tolist()}
+    of_codes = np.array(list(map(checklist.persons_asked, cases.values())), np.int64).reshape(-1, 2)
     roles = (of_codes[codes, side] * (1 + of) for side, of in enumerate(labels.sides))
     codes, first = distinct_rows((codes, *roles))
     counts = np.bincount(codes, minlength=len(first))
     made: list[tuple[Found, ...]] = []
     verdicts: Counter[str] = Counter()
     for index, count in zip(first.tolist(), counts.tolist(), strict=True):
-        observed = seen.get(index) or facts.observed(index)
+        case = cases.get(index) or Case.of(scene.rulebook, facts.observed(index))
         for kind in ("authentication", "encryption"):
-            [answer] = checklist.words(observed)[f"{kind}-verdict"]
+            [answer] = case.words[f"{kind}-verdict"]
             verdicts[f"{kind} {answer}"] += count
-        made.append(checklist.check(observed))
+        made.append(checklist.check(case))
     values = [[_worded(each, hole) for hole, each in enumerate(found)] for found in made]
     rows = np.flatnonzero(np.array([bool(found) for found in made], np.bool_)[codes])
     return Audit(Framed.of(codes, values, rows, _frames(scene, rows, codes[rows], made, frames)), dict(verdicts))

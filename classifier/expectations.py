@@ -6,7 +6,7 @@ packets, frames or tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -95,17 +95,17 @@ class Observed(NamedTuple):
 # ---- three answers ------------------------------------------------------------------------------------
 
 
-def authentication_verdict(rulebook: Rulebook, seen: Observed) -> str:
-    """Whether the authentication that was seen is one that the documents list as supported."""
-    return _joint([_authentication_of(form, seen) for form in _forms(rulebook, seen)])
+def authentication_verdict(forms: Sequence[Form], seen: Observed) -> str:
+    """Whether the authentication that was seen is one that the documents list as supported. forms: as of `forms_of`."""
+    return _joint([_authentication_of(form, seen) for form in forms])
 
 
-def encryption_verdict(rulebook: Rulebook, seen: Observed) -> str:
+def encryption_verdict(forms: Sequence[Form], seen: Observed) -> str:
     """Whether what the documents call encrypted by default was seen encrypted."""
-    return _joint([_encryption_of(form, seen) for form in _forms(rulebook, seen)])
+    return _joint([_encryption_of(form, seen) for form in forms])
 
 
-def _forms(rulebook: Rulebook, seen: Observed) -> list[Form]:
+def forms_of(rulebook: Rulebook, seen: Observed) -> Sequence[Form]:
     """What the documents say of the label; of all its paths where none is ahead."""
     decision = seen.decision
     if seen.facts.protocol in _UNPROTECTED_BY_NATURE or seen.facts.protocol is None:
@@ -170,9 +170,8 @@ def _says_all(seen: Observed) -> bool:
 # ---- what is expected -------------------------------------------------------------------------------------
 
 
-def default_authentication(rulebook: Rulebook, seen: Observed) -> frozenset[str]:
+def default_authentication(forms: Sequence[Form]) -> frozenset[str]:
     """Words of `model.AuthenticationName` that some document calls the default of what the label leaves open."""
-    forms = _forms(rulebook, seen)
     return frozenset().union(*(documented(form.default_authentication) for form in forms))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from .expectations import (
     default_authentication,
     encryption_verdict,
     expected,
+    forms_of,
 )
 from .model import PERSONS, SEVERITIES
 from .placement import displacement, port_speaks
@@ -91,6 +92,18 @@ class Found(NamedTuple):
 # ---- the check ------------------------------------------------------------------------------------------
 
 
+class Case(NamedTuple):
+    """Facts and, of each, its words, which tests ask for; `-` where there is none."""
+
+    seen: Observed
+    words: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, rulebook: Rulebook, seen: Observed) -> Case:
+        """Word the facts."""
+        return cls(seen, _words_of(rulebook, seen))
+
+
 class Checklist:
     """Rules to check many facts against: a rule is looked at only where the first fact of one of its tests fits."""
 
@@ -102,24 +115,22 @@ class Checklist:
                 name, patterns = next(iter(test.items()))
                 self._begins.setdefault(name, []).append((patterns, number))
         self._near = cache(self._near_words)
-        self.words = cache(partial(words_of, rulebook))
         self._of_persons = [(_asks_persons(rule), _whoever(rule)) for rule in self._rules if any(_asks_persons(rule))]
 
-    def persons_asked(self, seen: Observed) -> tuple[bool, bool]:
+    def persons_asked(self, case: Case) -> tuple[bool, bool]:
         """Whether what is found depends on which roles of a person's machine the client has, and the server."""
-        words = self.words(seen)
-        asking = [sides for sides, tests in self._of_persons if any(_holds(test, words) for test in tests)]
+        asking = [sides for sides, tests in self._of_persons if any(_holds(test, case.words) for test in tests)]
         return any(client for client, _ in asking), any(server for _, server in asking)
 
-    def check(self, seen: Observed) -> tuple[Found, ...]:
-        """All findings of these facts, in the order of the rules."""
-        words = self.words(seen)
+    def check(self, case: Case) -> tuple[Found, ...]:
+        """All findings of a case, in the order of the rules."""
+        words = case.words
         near = {number for name in self._begins if name in words for number in self._near(name, words[name])}
         found = []
         for rule in (self._rules[number] for number in sorted(near)):
             test = next((test for test in rule.when if _holds(test, words)), None)
             if test is not None and not any(_holds(each, words) for each in rule.unless):
-                found.append(_found(self._rulebook, rule, test, words, seen))
+                found.append(_found(self._rulebook, rule, test, case))
         return tuple(found)
 
     def _near_words(self, name: str, words: frozenset[str]) -> tuple[int, ...]:
@@ -127,12 +138,11 @@ class Checklist:
         return tuple(number for patterns, number in self._begins[name] if _fits(patterns, words))
 
 
-def _found(
-    rulebook: Rulebook, rule: FindingRule, test: Test, words: Mapping[str, frozenset[str]], seen: Observed
-) -> Found:
-    shown = _shown(test, words)
-    remarks = [each for each in seen.remarks if each.kind in test]
-    text, documented = (_worded(rulebook, each, {**words, **shown}, seen) for each in (rule.text, rule.documented))
+def _found(rulebook: Rulebook, rule: FindingRule, test: Test, case: Case) -> Found:
+    shown = _shown(test, case.words)
+    remarks = [each for each in case.seen.remarks if each.kind in test]
+    narrowed = Case(case.seen, {**case.words, **shown})
+    text, documented = (_worded(rulebook, each, narrowed) for each in (rule.text, rule.documented))
     signs = tuple((name, value) for name, values in shown.items() for value in sorted(values))
     return Found(rule.id, rule.severity, text, documented, signs, next((each.frame for each in remarks), None))
 
@@ -146,9 +156,8 @@ def _shown(test: Test, words: Mapping[str, frozenset[str]]) -> dict[str, frozens
     }
 
 
-def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]:
-    """Every fact with its words; `-` where there is none."""
-    facts, decision = seen.facts, seen.decision
+def _words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]:
+    facts, decision, forms = seen.facts, seen.decision, forms_of(rulebook, seen)
     single = {
         "transport": facts.transport, "port": str(facts.server_port), "protocol": facts.protocol,
         "client-role": decision.client_role, "server-role": decision.server_role,
@@ -158,8 +167,8 @@ def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]
         "certainty": decision.certainty, "absence": decision.absence,
         "resolved-by": facts.resolved_kind, "port-speaks": port_speaks(rulebook, facts),
         "unread": facts.condition,
-        "authentication-verdict": authentication_verdict(rulebook, seen),
-        "encryption-verdict": encryption_verdict(rulebook, seen),
+        "authentication-verdict": authentication_verdict(forms, seen),
+        "encryption-verdict": encryption_verdict(forms, seen),
     }  # fmt: skip
     place = displacement(rulebook, facts)
     several: dict[str, Iterable[str]] = {
@@ -167,7 +176,7 @@ def words_of(rulebook: Rulebook, seen: Observed) -> Mapping[str, frozenset[str]]
         "client-version": facts.client_versions, "server-version": facts.server_versions,
         "exchange-version": decision.exchange_versions, "client-address": seen.client_networks,
         "server-address": seen.server_networks, "interface": _interfaces(rulebook, seen),
-        "default-authentication": default_authentication(rulebook, seen), "misplaced": place.sides,
+        "default-authentication": default_authentication(forms), "misplaced": place.sides,
         "misplaced-path": place.paths,
         **{kind: [each.word for each in seen.remarks if each.kind == kind] for kind in REMARKS},
     }  # fmt: skip
@@ -239,8 +248,9 @@ _UNSAID: Final = {
 _PLACE: Final = re.compile(r"\{([a-z0-9.-]+)\}")
 
 
-def _worded(rulebook: Rulebook, text: str, words: Mapping[str, frozenset[str]], seen: Observed) -> str:
+def _worded(rulebook: Rulebook, text: str, case: Case) -> str:
     """A rule's text with its places filled."""
+    seen, words = case
 
     def fill(place: re.Match[str]) -> str:
         name = place[1]

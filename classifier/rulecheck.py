@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from . import roles
 from .expectations import Observed, Remark
-from .findings import ADDRESSES, REMARKS, Checklist, FindingRule, networks_of, read_findings, read_policy, within
+from .findings import ADDRESSES, REMARKS, Case, Checklist, FindingRule, networks_of, read_findings, read_policy, within
 from .matching import acts_in
 from .model import PROTOCOLS, ROLES
 from .rulebook import read
@@ -52,7 +52,7 @@ def _finding_issues(
 
 def _finding_problem(rulebook: Rulebook, rule: FindingRule, text: str, expected: bool) -> str | None:
     try:
-        found = bool(Checklist(rulebook, (rule,)).check(observed_of_example(rulebook, text, rule)))
+        found = bool(Checklist(rulebook, (rule,)).check(Case.of(rulebook, observed_of_example(rulebook, text, rule))))
     except ValueError as error:
         return f"cannot be read: {error}"
     return None if found is expected else "gives no finding" if expected else "gives the finding"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from classifier import rulebook
 from classifier.expectations import Observed
-from classifier.findings import Checklist, load_findings
+from classifier.findings import Case, Checklist, load_findings
 from classifier.model import ABSENCES, CERTAINTIES, PERSONS, PROTOCOLS, ROLES, VERSIONS, ResolutionKind
 from classifier.rulecheck import facts_of_example, observed_of_example
 from classifier.verdicts import Decision, Facts, decide, judge, misplaced, standing_for
@@ -464,8 +464,8 @@ def test_findings_that_ask_for_no_persons_role_are_the_same_for_all_of_them(
         if not idle - counting or len(client | (idle - counting)) < 2:
             return
         facts = facts._replace(client_roles=client | (idle - counting))
-        observed = seen._replace(facts=facts, decision=decide(BOOK, facts))
-        if CHECKLIST.persons_asked(observed)[0]:
+        case = Case.of(BOOK, seen._replace(facts=facts, decision=decide(BOOK, facts)))
+        if CHECKLIST.persons_asked(case)[0]:
             return
-        found.append(CHECKLIST.check(observed))
+        found.append(CHECKLIST.check(case))
     assert found[0] == found[1]
