@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -55,11 +55,11 @@ class Knowledge:
     """
 
     rulebook: Rulebook
-    inventory: Inventory
-    endpoint_map: EndpointMap
-    policy: Sequence[FindingRule]
-    accepted: tuple[Acceptance, ...]
-    keys: bytes
+    inventory: Inventory = field(default_factory=Inventory)
+    endpoint_map: EndpointMap = field(default_factory=EndpointMap)
+    policy: Sequence[FindingRule] = ()
+    accepted: tuple[Acceptance, ...] = ()
+    keys: bytes = b""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -98,11 +98,16 @@ def classified(assembling: Assembling, knowledge: Knowledge, again: Callable[[],
         if keys or captures.secrets:
             told = _unusable(captures)
             if not told:
-                first = _concluded(assembling, replace(knowledge, endpoint_map=EndpointMap(), policy=()), reading)
+                first = conclude(
+                    assembling.captures, assembling.assembly, replace(knowledge, endpoint_map=EndpointMap(), policy=()),
+                    assembling.jobs, reading,
+                )  # fmt: skip
                 insides, told = _decrypted(first, keys, captures)
                 with again() as assembling:
                     reading = read(assembling, knowledge.rulebook, crew)
-        result = _concluded(assembling, knowledge, reading, insides)
+        result = conclude(
+            assembling.captures, assembling.assembly, knowledge, assembling.jobs, reading, insides
+        )  # fmt: skip
     result.counters |= told
     result.acceptances = knowledge.accepted
     return result
@@ -118,13 +123,6 @@ def read(assembling: Assembling, rulebook: Rulebook, crew: Crew) -> Reading:
     for half in halves:
         bring_back(half.table, half.home, assembling.assembly.table)
     return reading
-
-
-def _concluded(assembling: Assembling, known: Knowledge, reading: Reading, insides: Insides | None = None) -> Result:
-    return conclude(
-        assembling.captures, assembling.assembly, known.rulebook, known.inventory, known.endpoint_map, assembling.jobs,
-        known.policy, reading, insides,
-    )  # fmt: skip
 
 
 def _check_usable(captures: CaptureSet) -> None:
@@ -166,22 +164,19 @@ def _decrypted(first: Result, keys: bytes, captures: CaptureSet) -> tuple[Inside
 def conclude(
     captures: CaptureSet,
     assembly: Assembly,
-    rulebook: Rulebook,
-    inventory: Inventory,
-    endpoint_map: EndpointMap,
+    known: Knowledge,
     jobs: int = 2,
-    policy: Sequence[FindingRule] = (),
     reading: Reading | None = None,
     insides: Insides | None = None,
     remembered: acquaintance.Remembered | None = None,
 ) -> Result:
     """Label every conversation of an assembly, whose first bytes are given back, and audit it.
 
-    policy: findings besides those of the signatures. reading: what was read early. insides: what was said inside TLS,
+    reading: what was read early. insides: what was said inside TLS,
     as far as it was decrypted. remembered: what hosts were seen to do in conversations that have left; what these show
     is added.
     """
-    table = assembly.table
+    table, rulebook, endpoint_map = assembly.table, known.rulebook, known.endpoint_map
     addresses = Addresses.of(table.rows, table.count)
     orientation = first_look(table, named_ports(rulebook))
     inspection = (reading or Reading(jobs)).rest(table, orientation)
@@ -192,7 +187,7 @@ def conclude(
         labelling.join_channels(inspection)
     labelling.orient_by_payload(orientation, inspection)
     scene = Scene(
-        table, addresses, orientation, inspection, endpoint_map, inventory, rulebook,
+        table, addresses, orientation, inspection, endpoint_map, known.inventory, rulebook,
         Sides.of(table, addresses, orientation),
     )  # fmt: skip
     labelling.learn(scene)
@@ -204,7 +199,7 @@ def conclude(
     first = labelling.label(scene, grounds, tenants, Hosts.unknown(len(tenants.addresses)))
     hosts = acquaintance.meet(scene, tenants, first, remembered)
     labels = labelling.label(scene, grounds, tenants, hosts)
-    rules = (*load_findings(rulebook), *policy)
+    rules = (*load_findings(rulebook), *known.policy)
     table_columns, verdicts = _told(
         scene, labels, resolved, tenants, hosts, rules, captures, assembly, counting(), jobs
     )  # fmt: skip

@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from classifier import limits
 from classifier.acquaintance import Remembered
 from classifier.assembly import Assembly, Decoded
-from classifier.conclusion import conclude, named_ports
+from classifier.conclusion import Knowledge, conclude, named_ports
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.ended import BLOCK, Archive, Ended, Kept
 from classifier.endpoints import EndpointMap
 from classifier.fields import LIVE_FIELDS, Coded, Column, Framed, Numbers, Texts, Times
-from classifier.hosts import Inventory
 from classifier.inspection import Gist, Reading
 from classifier.orientation import first_look
 from classifier.packets import BATCH_ROWS
@@ -44,7 +43,6 @@ from classifier.retirement import (
     measure,
     review,
 )
-from classifier.rulebook import Rulebook
 from classifier.streams import ARENA_USED, BLANKS, FLOW, HOLE, PAYLOAD, SEGMENT, SEGMENTS, forget
 
 SECOND: Final = 10**9
@@ -130,14 +128,12 @@ class Follower:
     def __init__(
         self,
         source: Any,
-        rulebook: Rulebook,
-        inventory: Inventory,
-        endpoint_map: EndpointMap,
+        known: Knowledge,
         report: Callable[[Report], None],
         pace: Pace | None = None,
         learnt: Callable[[EndpointMap], None] = lambda endpoint_map: None,
     ) -> None:
-        self.source, self.rulebook, self.inventory, self.endpoint_map = source, rulebook, inventory, endpoint_map
+        self.source, self.known = source, known
         self.pace, self.counts = pace or Pace(), Counts()
         self.assembly = Assembly(table=_fresh_table())
         self.archive = Archive()
@@ -345,12 +341,10 @@ class Follower:
         firsts = np.cumsum([0, *(each.table.count for each in parts)]).tolist()
         reading, gists = self._read_ended(table, kept, task.ended, firsts[len(kept) :])
         assembly = Assembly(table=table, encapsulations=self.assembly.encapsulations)
-        result = conclude(
-            self.source, assembly, self.rulebook, self.inventory, self.endpoint_map, 1, reading=reading,
-            remembered=self._remembered,
-        )  # fmt: skip
-        self.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
-        self._learnt(self.endpoint_map)
+        known = self.known
+        result = conclude(self.source, assembly, known, 1, reading, remembered=self._remembered)
+        known.endpoint_map.condense(limits.LIVE_ANNOUNCEMENTS)
+        self._learnt(known.endpoint_map)
         digests = digest(result.columns)
         over = np.arange(table.count) < firsts[-1]
         news = _news(result, traces, digests, over, task.now, self.pace)
@@ -378,7 +372,7 @@ class Follower:
         codes, found = self.archive.library.pick(gist.codes)
         reading.resume(gist._replace(codes=codes), found)
         chosen = np.arange(firsts[0], firsts[-1])
-        needed = reading.early(table, first_look(table, named_ports(self.rulebook)), chosen, chosen)
+        needed = reading.early(table, first_look(table, named_ports(self.known.rulebook)), chosen, chosen)
         forget(table.store, np.setdiff1d(chosen, needed), table.count)
         for each, first in zip(ended, firsts, strict=False):
             if not each.silent:

@@ -12,23 +12,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits
 from classifier.assembly import decode_batch
+from classifier.conclusion import Knowledge
 from classifier.endpoints import Announcement, EndpointMap
 from classifier.errors import UsageError
 from classifier.following import Follower, Pace, Report
 from classifier.headers import HeaderColumns
-from classifier.hosts import Inventory
 from classifier.packets import BATCH_ROWS, PacketBatch
 from classifier.pipeline import Settings
 from classifier.result import Conversation
-from classifier.rulebook import load
 from classifier.sources.live import LiveSource
 
 SAVE_SECONDS: Final = 60
@@ -165,13 +164,10 @@ class Session:
         self.keeper = keeper
         self.outlets = [Outlet(sink, say) for sink in ([*sinks, keeper] if keeper else sinks)]
         self.duration, self.count = duration, count
-        rulebook, inventory = _knowledge(settings)
-        endpoint_map = EndpointMap.load(settings.endpoint_map) if settings.endpoint_map else EndpointMap()
-        self._saved: list[Announcement] | None = list(endpoint_map.announcements)
+        known = Knowledge.of(settings)
+        self._saved: list[Announcement] | None = list(known.endpoint_map.announcements)
         self._saved_at, self._unsaved = time.monotonic(), ""
-        self.follower = Follower(
-            source, rulebook, inventory, endpoint_map, self._distribute, pace, self._save_now_and_then
-        )
+        self.follower = Follower(source, known, self._distribute, pace, self._save_now_and_then)
         self.failure: BaseException | None = None
         self.processed = 0
         self._reload = threading.Event()
@@ -237,7 +233,7 @@ class Session:
             self.source.close()
             for outlet in self.outlets:
                 outlet.finish(patience=30)
-            self._save(self.follower.endpoint_map)
+            self._save(self.follower.known.endpoint_map)
 
     def _capture(self) -> None:
         headers, started, asked = HeaderColumns.empty(BATCH_ROWS), time.monotonic(), 0.0
@@ -267,7 +263,8 @@ class Session:
     def _take_up_changes(self) -> None:
         self._reload.clear()
         try:
-            self.follower.rulebook, self.follower.inventory = _knowledge(self.settings)
+            learnt = self.follower.known.endpoint_map
+            self.follower.known = replace(Knowledge.of(replace(self.settings, endpoint_map=None)), endpoint_map=learnt)
             self.say("signatures and inventory were read again")
         except UsageError as error:
             self.say(f"refused, the old ones stay in use: {error}")
@@ -288,10 +285,6 @@ class Session:
             if self._unsaved != str(error):
                 self._unsaved = str(error)
                 self.say(f"endpoint map {self.settings.endpoint_map}: {error.strerror}; it is tried again each minute")
-
-
-def _knowledge(settings: Settings) -> tuple[Any, Inventory]:
-    return load(settings.signatures), Inventory.load(settings.inventory) if settings.inventory else Inventory()
 
 
 class Handover:

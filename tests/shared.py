@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from classifier.assembly import assemble
-from classifier.conclusion import conclude
-from classifier.endpoints import EndpointMap
-from classifier.hosts import Inventory
+from classifier.conclusion import Knowledge, conclude
 from classifier.result import Result
 from classifier.rulebook import load
 from classifier.rules import Rulebook
@@ -27,7 +25,7 @@ needed = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"REAL CAPTURES MISSING:
 def classified(name: str) -> Result:
     """The result for one capture, by its name in the answer key, without any inventory; made once."""
     captures = CaptureSet.of([FOLDER / name])
-    return conclude(captures, assemble(captures, jobs=1), rulebook(), Inventory(), EndpointMap(), jobs=1)
+    return conclude(captures, assemble(captures, jobs=1), Knowledge(rulebook()), jobs=1)
 
 
 @cache

@@ -308,10 +308,8 @@ def test_two_processes_find_what_one_finds() -> None:
 import io
 from pathlib import Path
 from classifier.assembly import Assembling, Patience
-from classifier.conclusion import conclude, read
+from classifier.conclusion import Knowledge, conclude, read
 from classifier.crew import Crew
-from classifier.endpoints import EndpointMap
-from classifier.hosts import Inventory
 from classifier.records import write_jsonl
 from classifier.rulebook import load
 from classifier.sources import CaptureSet
@@ -323,7 +321,7 @@ def lines(path, jobs):
         assert type(assembling._leaving).__name__ == ("Beside" if jobs > 1 else "generator")
         reading = read(assembling, rulebook, Crew())
     result = conclude(
-        assembling.captures, assembling.assembly, rulebook, Inventory(), EndpointMap(), 1, reading=reading
+        assembling.captures, assembling.assembly, Knowledge(rulebook), 1, reading
     )
     out = io.BytesIO()
     write_jsonl(result.table, out)

@@ -13,13 +13,11 @@ import shared
 
 from classifier import inspection
 from classifier.assembly import Assembling, Assembly, Patience, assemble
-from classifier.conclusion import conclude, read
+from classifier.conclusion import Knowledge, conclude, read
 from classifier.conversations import CONVERSATION, ConversationTable
 from classifier.crew import Crew
 from classifier.dialogues import read_stream
-from classifier.endpoints import EndpointMap
 from classifier.headers import TCP
-from classifier.hosts import Inventory
 from classifier.inspection import EarlyPlaces, Inspection, Located, Reading
 from classifier.inspectors.base import Place, Side
 from classifier.records import write_jsonl
@@ -65,7 +63,7 @@ def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, objec
     """The records of a capture set; with a crew its conversations are read early, and by all of it."""
     captures = CaptureSet.of(paths)
     assembly, reading = read_early(captures, crew) if crew else (assemble(captures, 1), None)
-    result = conclude(captures, assembly, shared.rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
+    result = conclude(captures, assembly, Knowledge(shared.rulebook()), 1, reading)
     out = BytesIO()
     write_jsonl(result.table, out)
     return [json.loads(line) for line in out.getvalue().splitlines()]

@@ -11,10 +11,9 @@ import pytest
 import classifier
 from classifier import ended, following, limits
 from classifier.assembly import Decoded, decode_batch
-from classifier.endpoints import EndpointMap
+from classifier.conclusion import Knowledge
 from classifier.following import SECOND, Follower, Pace, Report
 from classifier.headers import HeaderColumns
-from classifier.hosts import Inventory
 from classifier.packets import BATCH_ROWS, PacketBatch, PacketColumns
 from classifier.retirement import Timeouts
 from classifier.rulebook import load
@@ -39,7 +38,7 @@ def replay(capture: Path, pace: Pace, rows: int = 7, in_turns: bool = False) -> 
     """Feed a capture file to a follower, a few packets at a time. in_turns: wait for labels behind each."""
     reports: list[Report] = []
     source = CaptureSet.of([capture])
-    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, pace)
+    follower = Follower(source, Knowledge(load()), reports.append, pace)
     headers = HeaderColumns.empty(BATCH_ROWS)
     for batch in source.batches():
         for piece in in_pieces(batch, rows):
@@ -92,7 +91,7 @@ def listening(pace: Pace) -> tuple[Follower, list[Report]]:
     source, reports = CaptureSet([]), list[Report]()
     source.interfaces.add(1, 9)
     source.frames.open("eth")
-    return Follower(source, load(), Inventory(), EndpointMap(), reports.append, pace), reports
+    return Follower(source, Knowledge(load()), reports.append, pace), reports
 
 
 def scanned(follower: Follower, first: int, flows: int, time: int) -> Decoded:
@@ -198,7 +197,7 @@ def test_a_scan_displaces_nothing_that_said_something(monkeypatch: pytest.Monkey
     capture = CAPTURES[0].with_name("ticket-49734.pcapng")
     expected = {entry.id for entry in classifier.classify(capture)}
     source, reports = CaptureSet.of([capture]), list[Report]()
-    follower = Follower(source, load(), Inventory(), EndpointMap(), reports.append, HURRIED)
+    follower = Follower(source, Knowledge(load()), reports.append, HURRIED)
     headers = HeaderColumns.empty(BATCH_ROWS)
     follower._idle.clear()  # as if the labelling thread were busy
     for batch in source.batches():

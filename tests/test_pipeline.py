@@ -17,8 +17,7 @@ import shared
 import classifier
 from classifier import pipeline
 from classifier.assembly import assemble
-from classifier.conclusion import conclude
-from classifier.endpoints import EndpointMap
+from classifier.conclusion import Knowledge, conclude
 from classifier.errors import UsageError
 from classifier.fields import FIELDS, Field
 from classifier.hosts import Inventory
@@ -41,7 +40,7 @@ def run(*captures: Path, known: Path | None = None, jobs: int = 1) -> Result:
     inventory = (known or captures[0]).with_suffix("").with_suffix(".inventory.toml")
     hosts = Inventory.load(inventory) if inventory.exists() else Inventory()
     capture_set = CaptureSet.of(captures)
-    return conclude(capture_set, assemble(capture_set, jobs), shared.rulebook(), hosts, EndpointMap(), jobs)
+    return conclude(capture_set, assemble(capture_set, jobs), Knowledge(shared.rulebook(), hosts), jobs)
 
 
 @cache

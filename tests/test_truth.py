@@ -19,9 +19,7 @@ import shared
 
 import classifier
 from classifier.assembly import assemble
-from classifier.conclusion import conclude
-from classifier.endpoints import EndpointMap
-from classifier.hosts import Inventory
+from classifier.conclusion import Knowledge, conclude
 from classifier.result import Result
 from classifier.sources import CaptureSet
 
@@ -160,7 +158,7 @@ def test_all_captures_as_one_set() -> None:
     Conversations of captures that hold the same packets become one, so only what is labelled can be counted.
     """
     captures = CaptureSet.of([CAPTURES / "real"])
-    result = conclude(captures, assemble(captures), shared.rulebook(), Inventory(), EndpointMap())
+    result = conclude(captures, assemble(captures), Knowledge(shared.rulebook()))
     labelled = {talk.file.partition("captures/")[2] for talk in result if talk.certainty in ("certain", "strong")}
     assert labelled == set(EXCHANGE)
     mapped = Counter(talk.resolved_by["kind"] for talk in result if talk.resolved_by)

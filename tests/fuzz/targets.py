@@ -22,13 +22,11 @@ import numpy as np
 
 from classifier import inspectors
 from classifier.assembly import Assembling, Assembly, Patience, assemble, decode_batch
-from classifier.conclusion import conclude, named_ports, read
+from classifier.conclusion import Knowledge, conclude, named_ports, read
 from classifier.crew import Crew
 from classifier.dialogues import dialogues as dialogues_of
 from classifier.dialogues import read_stream
-from classifier.endpoints import EndpointMap
 from classifier.headers import HeaderColumns
-from classifier.hosts import Inventory
 from classifier.inspectors.base import NOT_THIS, Chunk, Dialogue, Evidence, Inspect, Stream
 from classifier.orientation import first_look
 from classifier.packets import Interfaces, PacketBatch, PacketColumns
@@ -78,7 +76,7 @@ def run_capture(data: bytes) -> Features:
         found = CaptureSet.of([file.name])
         with Assembling(found, 1, patience=Patience(0, 0)) as assembling:
             reading = read(assembling, rulebook(), Crew())
-        result = conclude(found, assembling.assembly, rulebook(), Inventory(), EndpointMap(), 1, reading=reading)
+        result = conclude(found, assembling.assembly, Knowledge(rulebook()), 1, reading)
     out = BytesIO()
     write_jsonl(result.table, out)
     for damage in result.damages:
