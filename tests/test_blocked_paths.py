@@ -6,7 +6,6 @@ laboratory (`captures/lab`); nothing of the machine's own network is touched.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 import classifier
 from captures.lab import servers
 from captures.lab.laboratory import Laboratory, Scenario
-from captures.lab.network import LabError, Network
+from captures.lab.network import LabError, Network, obstacle
 from captures.lab.scenarios.exchange_rpc import STORE, RpcHost, client
 from captures.lab.scenarios.mail import exchange
 from captures.makers import rpc
@@ -30,13 +29,9 @@ TOOLS = ("ip", "nft", "ethtool", "tcpdump", "openssl", "ss", "sysctl")
 MISSING = [tool for tool in TOOLS if not shutil.which(tool)]
 
 
-def may_make_namespaces() -> bool:
-    return sys.platform == "linux" and os.geteuid() == 0
-
-
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed, so no path is blocked for real: {', '.join(MISSING)}"),
-    pytest.mark.skipif(not may_make_namespaces(), reason="not root on Linux: no path is blocked for real"),
+    pytest.mark.skipif(bool(obstacle()), reason=f"no path is blocked for real: {obstacle()}"),
 ]
 
 SMTP = (sys.executable, "-m", "captures.lab.programs.exchange_smtp", "send")

@@ -311,7 +311,8 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 def test_progress_is_for_terminals_only(trace: Path) -> None:
     leader, follower = os.openpty()
-    done = subprocess.run([*EXFLOW, "classify", trace, "-o", trace.parent / "out.csv"], stderr=follower, check=True)
+    command = [*EXFLOW, "classify", trace, "-o", trace.parent / "out.csv"]
+    done = subprocess.run(command, stderr=follower, check=True, env={**os.environ, "TERM": "xterm-256color"})
     os.close(follower)
     assert done.returncode == 0
     assert b"bytes" in os.read(leader, 65_536)

@@ -23,7 +23,7 @@ from answer_key import disagreements
 
 import classifier
 from captures.lab import packages
-from captures.lab.network import wait_for
+from captures.lab.network import obstacle, wait_for
 
 LAB = Path(__file__).resolve().parents[1] / "captures" / "lab"
 INDEX: list[dict[str, Any]] = tomllib.loads((LAB / "INDEX.toml").read_text())["capture"]
@@ -133,7 +133,7 @@ def begun(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 needs_servers = pytest.mark.skipif(
-    os.geteuid() != 0 or bool(packages.missing()), reason="not root, or not all servers are installed"
+    bool(obstacle() or packages.missing()), reason=obstacle() or "not all servers are installed"
 )
 
 

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,25 +23,22 @@ import pyarrow.parquet as pq
 import pytest
 
 import classifier
+from captures.lab.network import obstacle
 from tests.bench.soak import scan
 from tests.wire import EXFLOW, ROOT, Wire, run, wired
 
 TICKET = ROOT / "captures" / "ticket-49734.pcapng"
 MISSING = [tool for tool in ("ip", "tcpreplay", "tmux") if shutil.which(tool) is None]
-if os.name != "posix" or os.geteuid() != 0:
-    MISSING.append("root")
+WHY_NOT = f"{', '.join(MISSING)} missing" if MISSING else obstacle()
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"LIVE CAPTURE NOT TESTED: {', '.join(MISSING)} missing")
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"LIVE CAPTURE NOT TESTED: {WHY_NOT}")
 
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
     """Mirrored packets are played at the far end and listened to at the near one."""
-    with ExitStack() as made:
-        try:
-            yield made.enter_context(wired(f"exflow{os.getpid()}"))
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"LIVE CAPTURE NOT TESTED: no namespaces here: {error.stderr}")
+    with wired(f"exflow{os.getpid()}") as made:
+        yield made
 
 
 def until(condition: Callable[[], object], seconds: float = 300) -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +48,23 @@ def run(*words: str) -> str:
     if done.returncode:
         raise LabError(f"{' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
+
+
+@cache
+def obstacle() -> str:
+    """Why no namespaces can be made and entered here; "" if they can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "not root on Linux"
+    name = f"{PREFIX}-{os.getpid()}-probe"
+    try:
+        run("ip", "netns", "add", name)
+        run("ip", "netns", "exec", name, "true")
+    except (LabError, FileNotFoundError) as error:
+        return f"no namespaces here: {error}"
+    finally:
+        with suppress(LabError, FileNotFoundError):
+            run("ip", "netns", "delete", name)
+    return ""
 
 
 class Network:
