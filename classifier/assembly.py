@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import limits, memory
-from classifier.beside import Ahead, Beside, forked
+from classifier.beside import Ahead, Beside, forked, let_go
 from classifier.conversations import CONVERSATION, USED, ConversationTable
 from classifier.fragments import Completed, Reassembler
 from classifier.headers import Encapsulations, HeaderColumns, decode
 from classifier.packets import BATCH_ROWS, Interfaces, PacketBatch
-from classifier.retirement import Timeouts, departing, freeze
+from classifier.retirement import Timeouts, departing, take_out
 from classifier.sources import CaptureSet, Progress
-from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, forget
+from classifier.streams import ARENA_USED, BLANKS, FLOW, SEGMENTS, Kept
 
 _CROWDED_BYTES: Final = limits.ARENA_DEEP - limits.MAX_BLOCK
 _CROWDED_SEGMENTS: Final = limits.MAX_SEGMENTS // 2
@@ -87,18 +87,20 @@ FOR_EVER: Final = Patience(2**63, 2**63)
 
 
 class Departures:
-    """Takes the first bytes of conversations that are over out of a table, whenever many are in use.
+    """Takes conversations that are over out of a table, whenever many first bytes are in use, to be read.
 
     So memory follows the open conversations. A result does not depend on it, but for bytes of a conversation that
-    was over: those are not kept, and counted. Who left stays where it was, frozen, until its bytes were read.
+    was over: those are not kept, and counted. First bytes lie in one of two memories: who leaves stays in the one where
+    it was until its bytes were read, the others go over to the other one.
     """
 
     def __init__(self, table: ConversationTable, patience: Patience) -> None:
         self._table, self._patience = table, patience
         self._rows, self._flows = memory.zeros(limits.PARTY, CONVERSATION), memory.zeros(2 * limits.PARTY, FLOW)
+        self._kept: tuple[Kept, ...] = Kept(table.store.segments, table.store.arena), Kept.empty()
         self._read = memory.zeros(1, np.int64)
-        self._most, self._frozen = patience[:2], (0, 0)
-        self._left, self._parties = np.zeros(0, np.int64), 0
+        self._most, self._waiting = patience[:2], (0, 0)
+        self._parties = self._met = 0
 
     def look(self, now: int) -> NDArray[np.int64] | None:
         """Who leaves (indexes), if it is time. now: of the newest packet, nanoseconds."""
@@ -107,47 +109,51 @@ class Departures:
         if all(used < most for used, most in zip(self._in_use(), self._most, strict=True)):
             return None
         self.settle()
-        self._freeze(departing(self._table, now + self._patience.later, Timeouts(), limits.PARTY))
+        chosen = departing(self._table, now + self._patience.later, Timeouts(), limits.PARTY)
+        if len(chosen):
+            self._waiting, self._parties = self._in_use(), self._parties + 1
+            take_out(self._table, chosen, self._rows, self._flows, self._kept[self._parties % 2])
         used, segments = self._in_use()
         self._most = max(self._patience.first_bytes, 2 * used), max(self._patience.segments, 2 * segments)
-        return self._left if len(self._left) else None
+        return chosen if len(chosen) else None
 
     def settle(self) -> None:
-        """Wait until all who left were read, and give their bytes back."""
+        """Wait until all who left were read."""
         while self._read[0] < self._parties:
             time.sleep(_WAIT_SECONDS)
-        self._let_go()
+        if self._waiting[0] > limits.READ_EARLY_SPARE:
+            memory.give_back(self._kept[(self._parties - 1) % 2].arena, limits.READ_EARLY_SPARE)
+        self._waiting = 0, 0
 
     def departed(self, home: NDArray[np.int64]) -> Departed:
-        """Those who left last, as they were then."""
-        counters, store = self._table.counters.copy(), self._table.store
+        """Those who left next, as they were then."""
+        counters = self._table.counters.copy()
         counters[USED] = len(home)
         rows, flows = self._rows[: len(home)], self._flows[: 2 * len(home)]
-        return Departed(ConversationTable(rows, store._replace(flows=flows), np.zeros(0, np.int32), counters), home)
+        store = self._table.store.with_kept(self._kept[self._met % 2])._replace(flows=flows)
+        self._met += 1
+        return Departed(ConversationTable(rows, store, np.zeros(0, np.int32), counters), home)
 
-    def were_read(self) -> None:
+    def were_read(self, party: Departed) -> None:
         """The bytes of those who left last are no longer needed."""
+        party.table.store = party.table.store.with_kept(Kept.none())
         self._read[0] += 1
 
+    def end(self) -> None:
+        """Nobody leaves any more: whoever met all who did knows where the bytes of the others are."""
+        self._table.store = self._table.store.with_kept(self._kept[self._met % 2])
+        let_go([self._kept[1 - self._met % 2]])
+        self._kept = ()
+
     def _is_crowded(self) -> bool:
-        """Whether the frozen must go before more packets come, or less might be kept of those than if they had gone."""
-        counters = self._table.store.counters
-        return bool(counters[ARENA_USED] > _CROWDED_BYTES or counters[SEGMENTS] > _CROWDED_SEGMENTS)
+        """Whether those who left must have been read before more packets come, for want of memory."""
+        used, segments = (sum(each) for each in zip(self._in_use(), self._waiting, strict=True))
+        return used > _CROWDED_BYTES or segments > _CROWDED_SEGMENTS
 
     def _in_use(self) -> tuple[int, int]:
         """First bytes, and segments of them, of those who stay."""
         counters = self._table.store.counters
-        used, segments = int(counters[ARENA_USED]) - BLANKS, int(counters[SEGMENTS])
-        return used - self._frozen[0], segments - self._frozen[1]
-
-    def _freeze(self, chosen: NDArray[np.int64]) -> None:
-        self._frozen = freeze(self._table, chosen, self._rows, self._flows)
-        self._left, self._parties = chosen, self._parties + (len(chosen) > 0)
-
-    def _let_go(self) -> None:
-        if len(self._left):
-            forget(self._table.store, self._left, self._table.count)
-            self._left, self._frozen = self._left[:0], (0, 0)
+        return int(counters[ARENA_USED]) - BLANKS, int(counters[SEGMENTS])
 
 
 class _Outcome(NamedTuple):
@@ -188,13 +194,15 @@ class Assembling:
         assert self._leaving is not None, "not entered"
         try:
             while True:
-                yield self._departures.departed(next(self._leaving))
-                self._departures.were_read()
+                party = self._departures.departed(next(self._leaving))
+                yield party
+                self._departures.were_read(party)
         except StopIteration as end:
             outcome: _Outcome = end.value
         self.captures = outcome.captures
         self.assembly.reassembler, self.assembly.packets = outcome.reassembler, outcome.packets
         self.assembly.table.reach(outcome.rows)
+        self._departures.end()
 
     def _enter(self, progress: Progress | None) -> Generator[NDArray[np.int64], None, _Outcome]:
         """Enter all packets into the table, and let out who is over."""

@@ -33,6 +33,13 @@ def _mapped(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size)
 
 
+def give_back(array: NDArray[np.uint8], start: int) -> None:
+    """Give the system back what it gave for array[start:], of one that `zeros` made; zeros are there again."""
+    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    with suppress(OSError, AttributeError):  # where memory can't be given back, it is used again
+        array.base.obj.madvise(mmap.MADV_REMOVE, start, len(array) - start)  # type: ignore[union-attr]
+
+
 def resized(array: NDArray[Any], count: int) -> NDArray[Any]:
     """The same with so many elements, those beyond the old ones zeros: in its own memory if that reaches so far."""
     whole = array.base if isinstance(array.base, np.ndarray) else array

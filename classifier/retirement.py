@@ -33,6 +33,7 @@ from classifier.streams import (
     SEGMENTS,
     SENT_FIN,
     SENT_RST,
+    Kept,
     Store,
     keep_no_more,
 )
@@ -155,36 +156,6 @@ def _extent(store: Store, segment: int) -> tuple[int, int]:
 
 
 @kernel
-def _freeze(
-    rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records
-) -> tuple[int, int]:
-    size, segments = 0, 0
-    for i in range(len(chosen)):
-        to_rows[i] = rows[chosen[i]]
-        for side in (0, 1):
-            flow = store.flows[2 * chosen[i] + side]
-            to_flows[2 * i + side] = flow
-            to_flows[2 * i + side].hole = 0
-            keep_no_more(flow, store)
-            more_segments, more_size = _extent(store, i64(flow.first_segment))
-            segments += more_segments
-            size += more_size
-    return size, segments
-
-
-def freeze(
-    table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records
-) -> tuple[int, int]:
-    """Copy conversations as they are now, and keep no more bytes of them. Their segments and bytes stay where they are;
-    their gaps do not, so that what comes later does not depend on when the rest is given back.
-
-    chosen: int64, indexes; rows, flows: get the copies, have room for them. Returns the bytes and the segments in use.
-    """
-    size, segments = _freeze(table.rows, table.store, chosen, rows, flows)
-    return int(size), int(segments)
-
-
-@kernel
 def _measure(store: Store, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
     """How many segments, bytes and holes the chosen conversations have."""
     segments, size, holes = 0, 0, 0
@@ -227,6 +198,44 @@ def _carry_bytes(store: Store, segment: int, flow: Record, into: Store) -> None:
         previous = i64(counters[SEGMENTS])
         flow.last_segment = previous
         segment = i64(piece.next)
+
+
+@kernel
+def _take_out(
+    rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records
+) -> None:  # fmt: skip
+    for i in range(len(chosen)):
+        to_rows[i] = rows[chosen[i]]
+        for side in (0, 1):
+            flow = store.flows[2 * chosen[i] + side]
+            to_flows[2 * i + side] = flow
+            to_flows[2 * i + side].hole = 0
+            flow.first_segment = flow.last_segment = 0
+            keep_no_more(flow, store)
+
+
+@kernel
+def _move(store: Store, flows: int, into: Store) -> None:
+    """Move all first bytes to memory in which there are none, of a store with the same flows and counters."""
+    into.counters[SEGMENTS], into.counters[ARENA_USED] = 0, BLANKS
+    for number in range(flows):
+        flow = into.flows[number]
+        if flow.first_segment != 0:
+            _carry_bytes(store, i64(flow.first_segment), flow, into)
+
+
+def take_out(
+    table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records, spare: Kept
+) -> None:
+    """Copy conversations as they are now, and keep no more bytes of them in the table: what it has of others goes over
+    to spare memory, what it has of them stays where it is.
+
+    chosen: int64, indexes; rows, flows: get the copies, have room for them.
+    """
+    _take_out(table.rows, table.store, chosen, rows, flows)
+    store = table.store.with_kept(spare)
+    _move(table.store, 2 * table.count, store)
+    table.store = store
 
 
 @kernel

@@ -82,6 +82,23 @@ READ: Final = 2048  # was read when it was over, and its bytes given back
 PIPED: Final = 4096  # an SMB message had RPC in it
 
 
+class Kept(NamedTuple):
+    """Memory for first bytes. segments: SEGMENT; arena: uint8."""
+
+    segments: Records
+    arena: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls) -> Kept:
+        """Room for as much as is ever kept, taken from the system only as it is used."""
+        return cls(memory.zeros(limits.MAX_SEGMENTS, SEGMENT), memory.zeros(limits.ARENA, np.uint8))
+
+    @classmethod
+    def none(cls) -> Kept:
+        """No room."""
+        return cls(np.zeros(0, SEGMENT), np.zeros(0, np.uint8))
+
+
 class Store(NamedTuple):
     """flows: FLOW, two a conversation; segments: SEGMENT; holes: HOLE; arena: uint8; counters: int64.
 
@@ -98,13 +115,13 @@ class Store(NamedTuple):
     @classmethod
     def empty(cls, flows: int) -> Store:
         """A store for that many flows. Memory is taken from the system only as it is used."""
-        counters = memory.zeros(6, np.int64)
+        counters, kept = memory.zeros(6, np.int64), Kept.empty()
         counters[ARENA_USED] = BLANKS
         return cls(
             memory.zeros(flows, FLOW),
-            memory.zeros(limits.MAX_SEGMENTS, SEGMENT),
+            kept.segments,
             np.empty(limits.MAX_HOLES, HOLE),
-            memory.zeros(limits.ARENA, np.uint8),
+            kept.arena,
             counters,
             np.zeros(limits.SPAN_PACKETS, np.uint64),
         )
@@ -112,6 +129,10 @@ class Store(NamedTuple):
     def resized(self, flows: int) -> Store:
         """The same with so many flows."""
         return self._replace(flows=memory.resized(self.flows, flows))
+
+    def with_kept(self, kept: Kept) -> Store:
+        """The same with its first bytes in other memory."""
+        return self._replace(segments=kept.segments, arena=kept.arena)
 
     def without_bytes(self) -> Store:
         """The same when all bytes were read: in which frames they came can still be asked."""

@@ -21,7 +21,7 @@ from classifier.headers import TCP
 from classifier.inspection import EarlyPlaces, Inspection, Located, Reading
 from classifier.inspectors.base import Place, Side
 from classifier.records import write_jsonl
-from classifier.retirement import Timeouts, departing, freeze
+from classifier.retirement import Timeouts, departing, take_out
 from classifier.sources import CaptureSet
 from classifier.streams import (
     ARENA_USED,
@@ -30,6 +30,7 @@ from classifier.streams import (
     LIMITED,
     LIMITED_BYTES,
     SEGMENTS,
+    Kept,
     forget,
     have_bytes,
     keep_payload,
@@ -150,17 +151,39 @@ def test_what_is_forgotten_makes_room_and_the_rest_stays() -> None:
     assert (table.store.counters[ARENA_USED], table.store.counters[SEGMENTS]) == (BLANKS, 0)
 
 
-def test_gaps_of_who_leaves_go_at_once_and_later_ones_stay() -> None:
-    """When the rest is given back depends on when it was read; what late bytes change must not."""
+@pytest.mark.kernels
+def test_who_leaves_stays_where_it_was_and_the_others_go_over() -> None:
+    table = assemble(CaptureSet.of([CAPTURES[0].parent / "ticket-49734.pcapng"]), 1).table
+    kinds, first = table.rows["protocol"], table.store
+    before = [read_stream(first, flow, int(kinds[flow // 2])).chunks for flow in range(2 * table.count)]
+    used = int(first.counters[ARENA_USED])
+    leaving, staying = np.arange(0, table.count, 2), np.arange(1, table.count, 2)
+    rows, flows = np.zeros(len(leaving), CONVERSATION), np.zeros(2 * len(leaving), FLOW)
+    take_out(table, leaving, rows, flows, Kept.empty())
+    assert (rows == table.rows[leaving]).all()
+    for flow, chunks in enumerate(before):
+        index, side = divmod(flow, 2)
+        now = read_stream(table.store, flow, int(kinds[index])).chunks
+        assert now == (chunks if index in staying else ())
+        if index in leaving:
+            where_it_was = first._replace(flows=flows)
+            assert read_stream(where_it_was, index + side, int(kinds[index])).chunks == chunks
+    assert BLANKS < table.store.counters[ARENA_USED] < used
+    take_out(table, staying, rows, flows, Kept(first.segments, first.arena))
+    assert table.store.arena is first.arena
+    assert (table.store.counters[ARENA_USED], table.store.counters[SEGMENTS]) == (BLANKS, 0)
+
+
+def test_gaps_of_who_leaves_go_with_it() -> None:
+    """They would tell late bytes from repetitions, of a stream that is read already."""
     table = assemble(CaptureSet.of([CAPTURES[0].parent / "rpc-hole.pcap"]), 1).table
-    store, holes = table.store, table.store.flows["hole"]
+    holes = table.store.flows["hole"]
     chosen = np.unique(np.flatnonzero(holes) // 2)
     assert len(chosen)
-    freeze(table, chosen, np.zeros(len(chosen), CONVERSATION), np.zeros(2 * len(chosen), FLOW))
+    copies = np.zeros(2 * len(chosen), FLOW)
+    take_out(table, chosen, np.zeros(len(chosen), CONVERSATION), copies, Kept.empty())
     assert not holes.any()
-    later = holes[2 * chosen[0]] = 1
-    forget(store, chosen, table.count)
-    assert holes[2 * chosen[0]] == later
+    assert not copies["hole"].any()
 
 
 def test_nobody_departs_who_was_just_seen_or_has_nothing_to_be_read() -> None:
