@@ -181,7 +181,7 @@ MAX_HOLES_SEARCHED: Final = 1024
 
 # ---- first bytes ------------------------------------------------------------------------
 ARENA: Final = 256 * MIB
-"""First bytes kept of all conversations together."""
+"""First bytes kept of all conversations together; as many again may be read of those who left (`READ_EARLY`)."""
 
 ARENA_DEEP: Final = 192 * MIB
 """Above this much of the arena in use, conversations keep only their `KEEP_PLAIN` first bytes."""

@@ -5,6 +5,7 @@ What forks runs in a fresh interpreter with a single thread: whoever runs tests 
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from classifier import memory
 from classifier.beside import Ahead, let_go, soon
 from classifier.errors import UsageError
 
@@ -445,3 +448,21 @@ def test_an_error_in_a_thread_is_raised_where_it_is_asked() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="x"):
             next(ahead)
+
+
+@ONLY_LINUX
+def test_memory_that_is_given_back_is_zeros_again() -> None:
+    array = memory.zeros(1 << 24, np.uint8)
+    array[:] = 7
+
+    def resident() -> int:
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssShmem")]
+        return int(line.split()[1])
+
+    before = resident()
+    memory.give_back(array, (1 << 20) + 5)
+    assert resident() < before - 14 * 1024
+    kept = np.flatnonzero(array)
+    assert (kept[0], kept[-1] + 1, len(kept)) == (0, (1 << 20) + mmap.PAGESIZE, (1 << 20) + mmap.PAGESIZE)
+    array[-1] = 1
+    assert array[-1] == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import shared
 
-from classifier import inspection
+from classifier import inspection, limits, memory
 from classifier.assembly import Assembling, Assembly, Patience, assemble
 from classifier.conclusion import Knowledge, conclude, read
 from classifier.conversations import CONVERSATION, ConversationTable
@@ -74,6 +74,15 @@ def records(paths: list[Path], crew: Crew | None = None) -> list[dict[str, objec
 def test_reading_early_and_in_two_processes_changes_no_record(path: Path, crew: Crew) -> None:
     assert sum(1 for _ in CaptureSet.of([path]).batches()) == 1
     assert records([path], crew) == records([path])
+
+
+@pytest.mark.parametrize("path", IN_ONE_BATCH[::4], ids=lambda path: path.stem)
+def test_memory_that_is_given_back_was_not_needed(path: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(limits, "READ_EARLY_SPARE", 0)
+    monkeypatch.setattr(memory, "give_back", lambda array, start: given.append(array[start:].fill(0)))
+    assert records([path], crew) == records([path])
+    assert given
 
 
 @pytest.mark.parametrize(("many", "others"), [(1, 2), (10**6, 0)])
