@@ -1,12 +1,14 @@
 """Columns to Arrow and Parquet, without pandas in between. The only module that imports pyarrow.
 
 Owns the mapping of `fields` to Arrow types, which is the same for an empty table. Distinct values
-become Arrow values once; rows are made of them by index.
+become Arrow values once; rows are made of them by index. Arrays are made of their buffers, as the Arrow Columnar
+Format lays them out: `pyarrow.array` would import pandas, which takes longer than all else here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import IO, Any, Final
 
 import numpy as np
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from classifier.errors import UsageError
 from classifier.fields import NO_TIME, Coded, Column, Field, Framed, Hole, Numbers, Texts, Times
 from classifier.limits import PARQUET_ROWS
 from classifier.records import unicode
@@ -82,7 +85,7 @@ class _Maker:
         self.field = field
         self.column = column
         if isinstance(column, Coded | Framed):
-            self.distinct = _distinct(field, column.values)
+            self.distinct = _array(_type(field), column.values)
 
     def rows(self, rows: slice) -> pa.Array:
         """The column's values in these rows."""
@@ -93,33 +96,70 @@ class _Maker:
     def _plain(self, rows: slice) -> pa.Array:
         match self.column:
             case Numbers(values):
-                return pa.array(values[rows])
+                return _numbers(values[rows], pa.int64())
             case Times(ns):
-                return pa.array(ns[rows], mask=ns[rows] == NO_TIME).cast(pa.timestamp("ns", "UTC"))
+                return _numbers(ns[rows], pa.timestamp("ns", "UTC"), ns[rows] != NO_TIME)
             case Texts(texts):
-                return pa.array(texts[rows].astype(str), pa.string())
+                letters = np.ascontiguousarray(texts[rows]).view(np.uint8).reshape(-1, texts.dtype.itemsize)
+                return _strings(letters[letters != 0].tobytes(), np.count_nonzero(letters, axis=1))
             case Coded(codes):
-                return self.distinct.take(pa.array(codes[rows]))
+                return self.distinct.take(_numbers(codes[rows], pa.int32()))
             case Framed(codes, _, frames):
-                return _fill(self.distinct.take(pa.array(codes[rows])), frames[rows].astype(np.int64))
+                return _fill(self.distinct.take(_numbers(codes[rows], pa.int32())), frames[rows].astype(np.int64))
 
 
-def _distinct(field: Field, values: list[Any]) -> pa.Array:
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def _array(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
+    """JSON-ready values, but for holes, which become numbers of their own. Raises UsageError for too many of them."""
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    if pa.types.is_struct(kind):
+        members = [
+            _array(member.type, [None if value is None else value[member.name] for value in values]) for member in kind
+        ]
+        return pa.Array.from_buffers(kind, len(values), [_bits(valid)], children=members)
+    if pa.types.is_list(kind):
+        offsets = _offsets(np.fromiter((len(value or ()) for value in values), np.int64, len(values)))
+        items = _array(kind.value_type, list(chain.from_iterable(value or () for value in values)))
+        return pa.Array.from_buffers(kind, len(values), [_bits(valid), offsets], children=[items])
+    if pa.types.is_string(kind):
+        octets = [_octets(value or "") for value in values]
+        return _strings(b"".join(octets), np.fromiter(map(len, octets), np.int64, len(octets)), valid)
+    if pa.types.is_boolean(kind):
+        true = np.packbits(np.fromiter(map(bool, values), np.bool_, len(values)), bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [_bits(valid), pa.py_buffer(true)])
+    numbers = (HOLE + value.index if isinstance(value, Hole) else value or 0 for value in values)
+    return _numbers(np.fromiter(numbers, np.int64, len(values)), kind, valid)
+
+
+def _numbers(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    buffers = [None if valid is None else _bits(valid), pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _strings(octets: bytes, lengths: NDArray[np.int64], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    buffers = [None if valid is None else _bits(valid), _offsets(lengths), pa.py_buffer(octets)]
+    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
+
+
+def _bits(valid: NDArray[np.bool_]) -> pa.Buffer | None:
+    """Which values there are; None: all."""
+    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _offsets(lengths: NDArray[np.int64]) -> pa.Buffer:
+    ends = np.append(0, np.cumsum(lengths))
+    if ends[-1] >= 1 << 31:
+        raise UsageError("more than Parquet's columns take here: write JSON lines")
+    return pa.py_buffer(ends.astype(np.int32))
+
+
+def _octets(text: str) -> bytes:
     try:
-        return pa.array([_without_holes(value) for value in values], _type(field))
+        return text.encode()
     except UnicodeEncodeError:
-        return pa.array([unicode(_without_holes(value)) for value in values], _type(field))
-
-
-def _without_holes(value: Any) -> Any:
-    match value:
-        case Hole(index):
-            return HOLE + index
-        case list():
-            return [_without_holes(item) for item in value]
-        case dict():
-            return {name: _without_holes(item) for name, item in value.items()}
-    return value
+        return str(unicode(text)).encode()
 
 
 def _fill(array: pa.Array, frames: NDArray[np.int64]) -> pa.Array:
@@ -127,7 +167,7 @@ def _fill(array: pa.Array, frames: NDArray[np.int64]) -> pa.Array:
     if pa.types.is_struct(array.type):
         return _fill_struct(array, np.arange(len(array)), frames)
     if pa.types.is_list(array.type) and pa.types.is_struct(array.type.value_type):
-        filled = _fill_struct(pc.list_flatten(array), pc.list_parent_indices(array).to_numpy(), frames)
+        filled = _fill_struct(pc.list_flatten(array), _int64(pc.list_parent_indices(array)), frames)
         return pa.ListArray.from_arrays(array.offsets, filled, type=array.type)
     return array
 
@@ -140,7 +180,23 @@ def _fill_struct(structs: pa.StructArray, row: NDArray[np.int64], frames: NDArra
 
 
 def _fill_numbers(numbers: pa.Array, row: NDArray[np.int64], frames: NDArray[np.int64]) -> pa.Array:
-    values = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False).copy()
+    valid = _valid(numbers)
+    values = np.where(valid, _int64(numbers), 0)
     holes = np.flatnonzero(values < HOLE + frames.shape[1])
     values[holes] = frames[row[holes], values[holes] - HOLE]
-    return pa.array(values, mask=pc.is_null(numbers).to_numpy(zero_copy_only=False))
+    return _numbers(values, pa.int64(), valid)
+
+
+def _int64(array: pa.Array) -> NDArray[np.int64]:
+    """The numbers of an array, anything for nulls."""
+    octets = array.buffers()[1]
+    return np.zeros(0, np.int64) if octets is None else np.frombuffer(octets, np.int64, len(array), 8 * array.offset)
+
+
+def _valid(array: pa.Array) -> NDArray[np.bool_]:
+    """Which values of an array are no nulls."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.ones(len(array), np.bool_)
+    flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=array.offset + len(array), bitorder="little")
+    return flags[array.offset :].astype(np.bool_)

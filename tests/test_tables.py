@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,12 @@ import pytest
 import samples
 
 from classifier import limits
-from classifier.arrow import schema, write_parquet
+from classifier.arrow import _offsets, schema, write_parquet
+from classifier.errors import UsageError
 from classifier.fields import FIELDS, NAMES, Coded, Framed, Hole
 from classifier.result import Result, Table
 
+TICKET = Path(__file__).parents[1] / "captures" / "ticket-49734.pcapng"
 FRAMES = ("to_pandas", "endpoints", "hosts", "findings")
 
 
@@ -28,6 +33,27 @@ def parquet(table: Table) -> pa.Table:
 
 def finding(text: str, frame: Any) -> dict[str, Any]:
     return {"id": "weak-authentication", "severity": "high", "text": text, "frame": frame}
+
+
+def test_parquet_is_written_without_pandas() -> None:
+    """Its import would take longer than all else."""
+    code = f"""
+import io, sys
+import classifier
+from classifier.arrow import write_parquet
+result = classifier.classify({str(TICKET)!r}, jobs=1)
+for table in (result.table, result.host_table, result.endpoint_table):
+    write_parquet(table, io.BytesIO())
+print("pyarrow" in sys.modules, "pandas" in sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=TICKET.parents[1], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_text_that_parquet_has_no_room_for_is_refused() -> None:
+    with pytest.raises(UsageError, match="write JSON lines"):
+        _offsets(np.array([1 << 30, 1 << 30]))
 
 
 @pytest.mark.parametrize("name", FRAMES)

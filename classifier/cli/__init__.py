@@ -44,6 +44,7 @@ COMMANDS: Final = {
 def main() -> NoReturn:
     """Run the command and leave with its status; no traceback reaches the user."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread a core for algebra nobody needs
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own takes more memory, and time to get it
     gc.disable()  # what is built stays until the end; looking through it again and again costs a tenth
     try:
         status = exflow.main(standalone_mode=False)
