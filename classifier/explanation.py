@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from classifier.records import finding_text, interface_text, place, safe, side
@@ -137,7 +138,7 @@ def explain(record: Mapping[str, Any], reasoning: Reasoning | None = None) -> st
     lines = [*_head(record, reasoning), ""]
     for number, step in enumerate((step for step in steps if step), 1):
         lines += [f"{number}. {step[0]}", *(f"   {line}" for line in step[1:])]
-    return "\n".join(folded for line in lines for folded in _folded(safe(line)))
+    return "\n".join(_folded(safe(line)) for line in lines)
 
 
 def _here(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -145,9 +146,10 @@ def _here(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [{**fact, "file": None if fact.get("file") == record["file"] else fact.get("file")} for fact in record[name]]
 
 
-def _folded(line: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _folded(line: str) -> str:
     indent = " " * (len(line) - len(line.lstrip()) + (3 if line[:1].isdigit() else 2))
-    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _head(record: Mapping[str, Any], reasoning: Reasoning | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ of its own, and words nothing but the objections.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from classifier.matching import Facts, Match, matches
@@ -35,6 +36,7 @@ class Reasoning(NamedTuple):
     roles: tuple[tuple[str, frozenset[str]], ...]
 
 
+@lru_cache(maxsize=1024)
 def reason(rulebook: Rulebook, facts: Facts, decision: Decision) -> Reasoning:
     """Go through the decision once more, this time keeping what was put aside."""
     found = matches(rulebook, facts)

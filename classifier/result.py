@@ -7,7 +7,6 @@ that when a user calls for it, and not loaded before.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -368,13 +367,13 @@ def value_at(column: Column, index: int) -> Any:
         case Texts(texts):
             return bytes(texts[index]).decode("ascii")
         case Coded(codes, distinct):
-            return copy.deepcopy(distinct[codes[index]])
+            return fill(distinct[codes[index]], ())
         case Framed(codes, distinct, frames):
             return fill(distinct[codes[index]], frames[index].tolist())
 
 
 def fill(value: Any, frames: Sequence[int]) -> Any:
-    """A copy of a value of `Framed` with its holes filled from one row of frames."""
+    """A copy of a distinct value, with its holes filled from one row of frames."""
     match value:
         case Hole(index):
             return frames[index]

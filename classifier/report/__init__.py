@@ -108,12 +108,13 @@ def _tables(result: Result) -> list[dict[str, Any]]:
     """Each table: its id and title, and its rows as JSON for the page's script."""
     explained = [each.explain() for each in islice(result, REPORT_EXPLANATIONS)]
     manuals = {rule.id: rule.manual for rule in result.rules}
-    found = [str(row["id"]) for row in map(result.finding_table.row, range(len(result.finding_table)))]
+    findings = result.finding_table
+    found = [str(row["id"]) for row in map(findings.row, range(len(findings)))]
     ids = sorted(set(found) & set(manuals))
     pages = [safe_lines(manuals[each]) for each in ids]
     page_of = [ids.index(each) if each in manuals else None for each in found]
     listed = (
-        ("findings", "Findings", result.finding_table, _json(result.finding_table, FINDINGS, pages, page_of)),
+        ("findings", "Findings", findings, _json(findings, FINDINGS, pages, page_of)),
         ("conversations", "Conversations", result.table,
          _json(result.table, CONVERSATIONS, explained, list(range(len(explained))))),
         ("hosts", "Hosts", result.host_table, _json(result.host_table, HOSTS)),
