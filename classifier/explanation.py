@@ -148,6 +148,8 @@ def _here(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=4096)
 def _folded(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line.rstrip(" ")
     indent = " " * (len(line) - len(line.lstrip()) + (3 if line[:1].isdigit() else 2))
     return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
