@@ -146,8 +146,10 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     task = bar.add_task("reading")
 
     def show(done: int, total: int) -> None:
-        bar.start()  # not before: it has a thread of its own, with which no process could be forked
+        bar.start()  # as late as that, and not for long: it has a thread, with which no process could be forked
         bar.update(task, completed=done, total=total)
+        if 0 < total <= done:
+            bar.stop()
 
     try:
         yield show
