@@ -6,9 +6,8 @@ Owns which facts conversations share and which frame shows a finding. What is a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from classifier.conversations import STATES
 from classifier.expectations import Observed, Remark
 from classifier.fields import Framed, Hole
 from classifier.findings import FACTS, Case, Checklist, FindingRule, Found, networks_of, within
-from classifier.hosts import UNKNOWN, Hosts, Part, Reason
+from classifier.hosts import UNKNOWN, Hosts, Part
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Labels, Scene, Tenants
 from classifier.model import EXCHANGE_ROLES, ROLES
@@ -128,11 +127,14 @@ class _Columns:
     def _remark_codes(self, tenants: Tenants, hosts: Hosts, frames: Frames) -> NDArray[np.int64]:
         """Of each conversation, the number of what it shows against the inventory."""
         shown: dict[int, list[Remark]] = {}
-        remarkable = np.flatnonzero(hosts.having(partial(_remarkable, self._scene))).tolist()
+        against = [_against(self._scene, part) for part in hosts.parts]
+        remarkable = np.flatnonzero(np.array(list(map(bool, against)), np.bool_)[hosts.of]).tolist()
         for each, acts in hosts.deeds.by_host(remarkable).items():
             address = self._scene.addresses.texts[int(tenants.addresses[each])]
-            for number, remark in _remarks(self._scene, hosts.parts[hosts.of[each]], acts, address, frames):
-                shown.setdefault(number, []).append(remark)
+            for kind, word, listed, act in against[hosts.of[each]]:
+                title, frame = self._scene.rulebook.acts[act].title, frames.number(acts[act].frame)
+                remark = Remark(kind, word, address, listed, title, frame)
+                shown.setdefault(acts[act].conversation, []).append(remark)
         codes = np.full(self._scene.table.count, self._remarks.code(()), np.int64)
         for index, remarks in zip(self._scene.indexes(list(shown)), shown.values(), strict=True):
             if index >= 0:
@@ -181,30 +183,21 @@ def _source(part: Part) -> int:
     return 1 if part.listed and part.listed.roles else 2 if part.inferred.roles else 0
 
 
-def _remarkable(scene: Scene, part: Part) -> bool:
-    """Whether the traffic shows anything of a host against the inventory."""
-    return bool(part.contradicted) or (bool(scene.inventory.entries) and part.listed is None and bool(part.cast))
+def _against(scene: Scene, part: Part) -> list[tuple[str, str, str, str]]:
+    """What hosts with this part show against the inventory: the kind of `Remark`, a role or version, what is listed
+    instead, and the act that shows it.
 
-
-def _remarks(
-    scene: Scene, part: Part, acts: Mapping[str, Reason], address: str, frames: Frames
-) -> Iterator[tuple[int, Remark]]:
-    """What conversations show of a host against the inventory, with their numbers in the run. acts: with what shows
-    them.
-
-    Of a host that is not listed, what makes it an Exchange server: of each role the first act.
+    Of hosts that are not listed, what makes them Exchange servers: of each role the first act.
     """
     entry = part.listed or UNKNOWN
-    told = [
+    found = [
         ("contradiction", word, ", ".join(sorted(entry.roles if word in ROLES else entry.versions)), act)
-        for word, against in part.contradicted.items()
-        for act in against
+        for word, acts in part.contradicted.items()
+        for act in acts
     ]
     if part.listed is None and scene.inventory.entries:
-        told += [("unlisted", role, "", part.cast[role][0]) for role in sorted(EXCHANGE_ROLES.intersection(part.cast))]
-    for kind, word, listed, act in told:
-        title, reason = scene.rulebook.acts[act].title, acts[act]
-        yield reason.conversation, Remark(kind, word, address, listed, title, frames.number(reason.frame))
+        found += [("unlisted", role, "", part.cast[role][0]) for role in sorted(EXCHANGE_ROLES.intersection(part.cast))]
+    return found
 
 
 # ---- frames ---------------------------------------------------------------------------------------------

@@ -105,9 +105,7 @@ def classified(assembling: Assembling, knowledge: Knowledge, again: Callable[[],
                 insides, told = _decrypted(first, keys, captures)
                 with again() as assembling:
                     reading = read(assembling, knowledge.rulebook, crew)
-        result = conclude(
-            assembling.captures, assembling.assembly, knowledge, assembling.jobs, reading, insides
-        )  # fmt: skip
+        result = conclude(assembling.captures, assembling.assembly, knowledge, assembling.jobs, reading, insides)
     result.counters |= told
     result.acceptances = knowledge.accepted
     return result
@@ -172,9 +170,8 @@ def conclude(
 ) -> Result:
     """Label every conversation of an assembly, whose first bytes are given back, and audit it.
 
-    reading: what was read early. insides: what was said inside TLS,
-    as far as it was decrypted. remembered: what hosts were seen to do in conversations that have left; what these show
-    is added.
+    reading: what was read early. insides: what was said inside TLS, as far as it was decrypted. remembered: what hosts
+    were seen to do in conversations that have left; what these show is added.
     """
     table, rulebook, endpoint_map = assembly.table, known.rulebook, known.endpoint_map
     addresses = Addresses.of(table.rows, table.count)
@@ -316,9 +313,10 @@ def _host_rows(
     addresses: Sequence[str], hosts: Hosts, rulebook: Rulebook, frames: Frames
 ) -> Iterator[dict[str, Any]]:
     """One row for each host that the inventory or the traffic tells something of."""
-    telling = hosts.having(lambda part: part.listed is not None or part.cast) | (hosts.called >= 0)
-    told = hosts.deeds.by_host(np.flatnonzero(telling).tolist())
-    for number in np.flatnonzero(telling).tolist():
+    somebody = np.array([part.listed is not None or bool(part.cast) for part in hosts.parts], np.bool_)[hosts.of]
+    telling = np.flatnonzero(somebody | (hosts.called >= 0)).tolist()
+    told = hosts.deeds.by_host(telling)
+    for number in telling:
         part, acts = hosts.parts[hosts.of[number]], told.get(number, {})
         known, listed = part.known, part.listed or UNKNOWN
         yield {

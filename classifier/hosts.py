@@ -6,7 +6,7 @@ Knows addresses and roles; must not know ports, payloads or how a capture is rea
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,10 +117,6 @@ class Hosts:
         """So many hosts of which nothing is known."""
         deeds = Deeds.of([], np.zeros((4, 0), np.int64))
         return cls([Part()], np.zeros(count, np.int32), [], np.full(count, -1), deeds)
-
-    def having(self, wanted: Callable[[Part], object]) -> NDArray[np.bool_]:
-        """Of each host whether its part is wanted (asked once for each part)."""
-        return np.array([bool(wanted(part)) for part in self.parts], np.bool_)[self.of]
 
     def name(self, number: int) -> str:
         """What a host is called, "" if nobody says."""

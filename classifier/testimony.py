@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from classifier.conversations import Spans
 from classifier.fields import Framed, Hole
-from classifier.hosts import Hosts, Part
+from classifier.hosts import Deeds, Hosts, Part
 from classifier.inspectors.base import Evidence, Place
 from classifier.labelling import Labels, Resolved, Scene, Tenants
 from classifier.limits import MAX_SIGNS
@@ -207,22 +207,32 @@ def _cast(
     pair_of, first = distinct_rows((numbers, play))
     host = numbers[first]
     case_of, sample = distinct_rows((hosts.of[host], play[first]))
-    known, code_of = dict(zip(hosts.deeds.acts, count(), strict=False)), list[int]()
+    cases = zip(hosts.of[host[sample]].tolist(), play[first[sample]].tolist(), strict=True)
     bases = Distinct[tuple[tuple[str, str], ...]]()
-    for part, own in zip(hosts.of[host[sample]].tolist(), play[first[sample]].tolist(), strict=True):
-        code_of.append(bases.code(tuple(_roles(hosts.parts[part], played.values[own]))))
-    base = np.array(code_of, np.int64)[case_of]
-    longest = max(map(len, bases.values), default=0)
-    acts = [[known[act] if act else -1 for _, act in each] + [-1] * (longest - len(each)) for each in bases.values]
-    act = np.array(acts, np.int64).reshape(len(acts), longest).T[:, base]
-    shown, at = np.zeros_like(act), act >= 0
-    shown[at] = hosts.deeds.frames_of(np.broadcast_to(host, act.shape)[at], act[at])
+    base_of = [bases.code(tuple(_roles(hosts.parts[part], played.values[own]))) for part, own in cases]
+    base = np.array(base_of, np.int64)[case_of]
+    shown = _frames_of(hosts.deeds, bases.values, base, host)
     text_of, sample = distinct_rows((base, *(shown // frames.BLOCK)))
     texts = [
         tuple(_role_facts(scene.rulebook, frames, side, bases.values[basis], files))
         for basis, files in zip(base[sample].tolist(), (shown[:, sample] // frames.BLOCK).T.tolist(), strict=True)
     ]
     return _Part(text_of[pair_of], texts, list((shown % frames.BLOCK)[:, pair_of]))
+
+
+def _frames_of(
+    deeds: Deeds, bases: Sequence[tuple[tuple[str, str], ...]], base: NDArray[np.int64], host: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Frames of the first, the second, ... role of some hosts, 0 where it has fewer or no act shows it: rows. bases: as
+    of `_roles`; base: each host's."""
+    numbers = {act: number for number, act in enumerate(deeds.acts)} | {"": -1}
+    acts = np.full((max(map(len, bases), default=0), len(bases)), -1)
+    for column, roles in enumerate(bases):
+        acts[: len(roles), column] = [numbers[act] for _, act in roles]
+    act = acts[:, base]
+    shown, at = np.zeros_like(act), act >= 0
+    shown[at] = deeds.frames_of(np.broadcast_to(host, act.shape)[at], act[at])
+    return shown
 
 
 def _roles(part: Part, played: str | None) -> list[tuple[str, str]]:
