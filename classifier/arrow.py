@@ -190,7 +190,9 @@ def _fill_numbers(numbers: pa.Array, row: NDArray[np.int64], frames: NDArray[np.
 def _int64(array: pa.Array) -> NDArray[np.int64]:
     """The numbers of an array, anything for nulls."""
     octets = array.buffers()[1]
-    return np.zeros(0, np.int64) if octets is None else np.frombuffer(octets, np.int64, len(array), 8 * array.offset)
+    if octets is None:
+        return np.zeros(len(array), np.int64)
+    return np.frombuffer(octets, np.int64, len(array), 8 * array.offset)
 
 
 def _valid(array: pa.Array) -> NDArray[np.bool_]:

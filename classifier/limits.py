@@ -189,11 +189,11 @@ ARENA_DEEP: Final = 192 * MIB
 READ_EARLY: Final = 32 * MIB
 """First bytes in use at which conversations that are over are read, so that theirs can be given back."""
 
-READ_EARLY_SPARE: Final = 64 * MIB
-"""Memory that is kept for the first bytes of those who leave next; what they took beyond it is given back."""
-
 READ_EARLY_SEGMENTS: Final = 256 * KIB
 """Segments in use at which the same is done."""
+
+READ_EARLY_SPARE: Final = 64 * MIB
+"""Memory that is kept for the first bytes of those who leave next; what they took beyond it is given back."""
 
 PARTY: Final = 128 * KIB
 """Conversations that leave together to be read early; others leave at the next look."""

@@ -201,9 +201,7 @@ def _carry_bytes(store: Store, segment: int, flow: Record, into: Store) -> None:
 
 
 @kernel
-def _take_out(
-    rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records
-) -> None:  # fmt: skip
+def _take_out(rows: Records, store: Store, chosen: NDArray[np.int64], to_rows: Records, to_flows: Records) -> None:
     for i in range(len(chosen)):
         to_rows[i] = rows[chosen[i]]
         for side in (0, 1):
@@ -224,9 +222,7 @@ def _move(store: Store, flows: int, into: Store) -> None:
             _carry_bytes(store, i64(flow.first_segment), flow, into)
 
 
-def take_out(
-    table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records, spare: Kept
-) -> None:
+def take_out(table: ConversationTable, chosen: NDArray[np.int64], rows: Records, flows: Records, spare: Kept) -> None:
     """Copy conversations as they are now, and keep no more bytes of them in the table: what it has of others goes over
     to spare memory, what it has of them stays where it is.
 

@@ -1,4 +1,4 @@
-"""A user's TOML file as its tables, or one error that says which file can't be read and why.
+"""What a TOML document holds; a user's file as its tables, or one error that says which can't be read and why.
 
 Must not know what the tables mean.
 """
